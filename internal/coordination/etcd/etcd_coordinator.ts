@@ -1,0 +1,270 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { ConstantBackoff, noop } from "cockatiel";
+import { Etcd3, EtcdLeaseInvalidError, type IOptions, type Lease } from "etcd3";
+import type {
+  Coordinator,
+  LeaderInfo,
+  LeaderRecord,
+  Leadership,
+  RecordWrite,
+} from "../../model/coordinator.ts";
+import { MrError, messageOf } from "../../model/errors.ts";
+
+export interface EtcdOptions {
+  /** Comma-separated, e.g. http://etcd-0:2379. */
+  address: string;
+  /** User `root`, when given. */
+  password?: string;
+  prefix?: string;
+  /** Whole seconds for etcd: rounded up. */
+  ttlMs: number;
+}
+
+const REQUEST_MS = 2_000;
+const LIST_PAGE = 1_000;
+const LEADER = "leader";
+
+/**
+ * The coordinator of a cluster. etcd3's own Election is not used: its `lost`
+ * comes up to two lease times late. Here the leader is whoever created the
+ * leader key under its lease; that key's create revision is the epoch, and every
+ * write is conditional on it.
+ */
+export class EtcdCoordinator implements Coordinator {
+  private readonly client: Etcd3;
+  private readonly prefix: string;
+  private readonly ttlSeconds: number;
+
+  constructor(options: EtcdOptions) {
+    this.prefix = options.prefix ?? "mr/";
+    this.ttlSeconds = Math.max(1, Math.ceil(options.ttlMs / 1000));
+    this.client = new Etcd3(clientOptions(options));
+  }
+
+  async campaign(candidate: LeaderInfo, signal: AbortSignal): Promise<Leadership> {
+    let wake = () => {};
+    using _watch = this.watchLeader(() => wake());
+    while (true) {
+      if (signal.aborted) throw new MrError("aborted", "the campaign was called off");
+      const term = await this.tryElect(candidate).catch(() => undefined);
+      if (term !== undefined) return term;
+      const nap = new AbortController();
+      wake = () => nap.abort();
+      // The watch is a hint only: look again every so often.
+      await delay(500, undefined, { signal: AbortSignal.any([signal, nap.signal]) }).catch(
+        () => undefined,
+      );
+    }
+  }
+
+  private async tryElect(candidate: LeaderInfo): Promise<Leadership | undefined> {
+    if ((await this.leader()) !== undefined) return undefined;
+    const lease = this.client.lease(this.ttlSeconds, { autoKeepAlive: false });
+    // A lease of one try, told apart from a twin's by its id: a lost reply may hide our success.
+    const id = await lease.grant();
+    const sentMs = performance.now();
+    try {
+      await this.client
+        .if(this.at(LEADER), "Create", "==", 0)
+        .then(
+          this.client
+            .put(this.at(LEADER))
+            .value(JSON.stringify({ ...candidate, lease: id }))
+            .lease(id),
+        )
+        .commit();
+      const kv = await this.leaderKv();
+      if (kv !== undefined && (JSON.parse(kv.value) as { lease?: string }).lease === id)
+        return new EtcdTerm(this.client, this.prefix, lease, kv.epoch, this.ttlSeconds * 1000, sentMs);
+    } catch (error) {
+      await lease.revoke().catch(() => undefined);
+      throw error;
+    }
+    await lease.revoke().catch(() => undefined);
+    return undefined;
+  }
+
+  private async leaderKv(): Promise<{ value: string; epoch: number } | undefined> {
+    const response = await guard(() => this.client.get(this.at(LEADER)).exec());
+    const kv = response.kvs[0];
+    if (kv === undefined) return undefined;
+    return { value: kv.value.toString(), epoch: Number(kv.create_revision) };
+  }
+
+  async leader(): Promise<LeaderRecord | undefined> {
+    const kv = await this.leaderKv();
+    if (kv === undefined) return undefined;
+    const { id, address, pid } = JSON.parse(kv.value) as LeaderInfo;
+    return { id, address, pid, epoch: kv.epoch };
+  }
+
+  async *list(prefix: string): AsyncIterable<{ key: string; value: string }> {
+    const start = this.at(prefix);
+    const end = rangeEnd(start);
+    let from = start;
+    let revision: string | undefined;
+    while (true) {
+      // All pages are read at the revision of the first.
+      let query = this.client.getAll().inRange({ start: from, end }).limit(LIST_PAGE);
+      query = query.sort("Key", "Ascend");
+      if (revision !== undefined) query = query.revision(revision);
+      const response = await guard(() => query.exec());
+      revision ??= response.header.revision;
+      for (const kv of response.kvs)
+        yield { key: kv.key.toString().slice(this.prefix.length), value: kv.value.toString() };
+      const last = response.kvs.at(-1);
+      if (last === undefined || !response.more) return;
+      from = `${last.key.toString()}\0`;
+    }
+  }
+
+  watchLeader(hint: () => void): Disposable {
+    let closed = false;
+    const watching = this.client
+      .watch()
+      .key(this.at(LEADER))
+      .create()
+      .then(async (watcher) => {
+        if (closed) await watcher.cancel();
+        watcher.on("data", hint);
+        watcher.on("error", () => undefined);
+        return watcher;
+      })
+      .catch(() => undefined);
+    return {
+      [Symbol.dispose]: () => {
+        closed = true;
+        watching.then((watcher) => watcher?.cancel()).catch(() => undefined);
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    this.client.close();
+  }
+
+  private at(key: string): string {
+    return this.prefix + key;
+  }
+}
+
+class EtcdTerm implements Leadership {
+  readonly epoch: number;
+  readonly over: AbortSignal;
+  private readonly end = new AbortController();
+  private readonly client: Etcd3;
+  private readonly prefix: string;
+  private readonly lease: Lease;
+  private readonly ttlMs: number;
+  private readonly timer: NodeJS.Timeout;
+  /** C4: counted from when the last renewal that succeeded was sent. */
+  private validUntilMs: number;
+
+  constructor(
+    client: Etcd3,
+    prefix: string,
+    lease: Lease,
+    epoch: number,
+    ttlMs: number,
+    sentMs: number,
+  ) {
+    this.client = client;
+    this.prefix = prefix;
+    this.lease = lease;
+    this.epoch = epoch;
+    this.ttlMs = ttlMs;
+    this.over = this.end.signal;
+    this.validUntilMs = sentMs + ttlMs * 0.7;
+    this.timer = setInterval(() => void this.renew(), ttlMs / 5);
+  }
+
+  valid(): boolean {
+    return !this.over.aborted && performance.now() < this.validUntilMs;
+  }
+
+  private async renew(): Promise<void> {
+    const sentMs = performance.now();
+    try {
+      await this.lease.keepaliveOnce({ deadline: Date.now() + REQUEST_MS });
+      this.validUntilMs = Math.max(this.validUntilMs, sentMs + this.ttlMs * 0.7);
+    } catch (error) {
+      if (error instanceof EtcdLeaseInvalidError) this.finish();
+    }
+    if (!this.valid()) this.finish();
+  }
+
+  async commit(writes: RecordWrite[]): Promise<void> {
+    if (!this.valid()) {
+      this.finish();
+      throw new MrError("fenced", "the term is over");
+    }
+    const result = await guard(() =>
+      this.client
+        .if(`${this.prefix}${LEADER}`, "Create", "==", this.epoch)
+        .then(...writes.map((write) => this.operation(write)))
+        .commit(),
+    );
+    if (result.succeeded) return;
+    // Whether or not an earlier, unanswered try of it landed: this leader is deposed.
+    this.finish();
+    throw new MrError("fenced", `leader of epoch ${this.epoch} was deposed`);
+  }
+
+  private operation({ key, value }: RecordWrite) {
+    const name = this.prefix + key;
+    return value === undefined
+      ? this.client.delete().key(name)
+      : this.client.put(name).value(value);
+  }
+
+  async resign(): Promise<void> {
+    if (this.over.aborted) return;
+    this.finish();
+    await this.lease.revoke().catch(() => undefined);
+  }
+
+  private finish(): void {
+    clearInterval(this.timer);
+    this.end.abort();
+  }
+}
+
+/** The library's defaults have no deadline, and a breaker that blocks all calls for 5 s. */
+function clientOptions(options: EtcdOptions): IOptions {
+  return {
+    hosts: options.address.split(",").map((host) => host.trim()),
+    ...(options.password === undefined
+      ? {}
+      : { auth: { username: "root", password: options.password } }),
+    dialTimeout: REQUEST_MS,
+    faultHandling: {
+      host: () => noop,
+      global: noop,
+      watchBackoff: new ConstantBackoff(300).next(),
+    },
+    grpcOptions: {
+      "grpc.keepalive_time_ms": 2_000,
+      "grpc.keepalive_timeout_ms": 1_000,
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 1_000,
+      "grpc.max_receive_message_length": -1,
+    },
+    defaultCallOptions: (context) =>
+      context.isStream ? {} : { deadline: Date.now() + REQUEST_MS },
+  };
+}
+
+async function guard<T>(body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (cause) {
+    throw new MrError("unavailable", `etcd: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** The first key after all keys with this prefix. */
+function rangeEnd(prefix: string): Buffer {
+  const end = Buffer.from(prefix);
+  end[end.length - 1] = (end[end.length - 1] ?? 0) + 1;
+  return end;
+}

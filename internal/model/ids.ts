@@ -1,0 +1,61 @@
+/**
+ * Identifiers. All are safe as blob name segments and as keys.
+ *
+ *   job      20261122-140512-k3f9x2      when it was submitted, and chance
+ *   task     m-00003, r-00001            kind and index within its job
+ *   attempt  JOB/m-00003/17-2            task, the granting leader's epoch, its grant number
+ *
+ * Grants are not recorded, so a new leader cannot know the numbers its
+ * predecessor gave out: the epoch is what keeps attempts of two leaders apart.
+ */
+export type JobId = string;
+export type TaskId = string;
+export type AttemptId = string;
+export type WorkerId = string;
+export type TaskKind = "map" | "reduce";
+
+export function jobId(wallMs: number, random: string): JobId {
+  const stamp = new Date(wallMs).toISOString().replace(/[-:]/g, "").slice(0, 15).replace("T", "-");
+  return `${stamp}-${random}`;
+}
+
+export function isJobId(text: string): boolean {
+  return /^\d{8}-\d{6}-[a-z0-9]{6}$/.test(text);
+}
+
+export function taskId(kind: TaskKind, index: number): TaskId {
+  return `${kind === "map" ? "m" : "r"}-${String(index).padStart(5, "0")}`;
+}
+
+export function parseTaskId(text: string): { kind: TaskKind; index: number } | undefined {
+  const match = /^([mr])-(\d{5})$/.exec(text);
+  if (match === null) return undefined;
+  return { kind: match[1] === "m" ? "map" : "reduce", index: Number(match[2]) };
+}
+
+export function attemptId(job: JobId, task: TaskId, epoch: number, grant: number): AttemptId {
+  return `${job}/${task}/${epoch}-${grant}`;
+}
+
+export interface AttemptName {
+  job: JobId;
+  task: TaskId;
+  kind: TaskKind;
+  index: number;
+  /** EPOCH-GRANT: the attempt's name within its task. */
+  attempt: string;
+}
+
+export function parseAttemptId(text: AttemptId): AttemptName | undefined {
+  const [job, task, attempt, ...rest] = text.split("/");
+  if (job === undefined || task === undefined || attempt === undefined || rest.length > 0)
+    return undefined;
+  const parsed = parseTaskId(task);
+  if (parsed === undefined || !isJobId(job) || !/^\d+-\d+$/.test(attempt)) return undefined;
+  return { job, task, kind: parsed.kind, index: parsed.index, attempt };
+}
+
+/** part-00000: the name Hadoop gives the result of one task. */
+export function partName(index: number): string {
+  return `part-${String(index).padStart(5, "0")}`;
+}

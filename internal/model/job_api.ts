@@ -1,0 +1,23 @@
+import type { LeaderRecord } from "./coordinator.ts";
+import type { JobId } from "./ids.ts";
+import type { JobSpec, JobView, TaskView, WorkerView } from "./job.ts";
+
+/**
+ * Port: what clients may ask of the leader. The master serves it; the proxy
+ * calls it through RPC. Every method throws MrError.
+ */
+export interface JobApi {
+  submit(spec: JobSpec, idempotencyKey: string): Promise<{ job: JobView; repeated: boolean }>;
+  get(id: JobId): Promise<JobView>;
+  list(active: boolean): Promise<JobView[]>;
+  /** Ends after the final state; throws `unavailable` when the leader goes. */
+  watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView>;
+  cancel(id: JobId): Promise<JobView>;
+  tasks(id: JobId): Promise<TaskView[]>;
+  workers(): Promise<WorkerView[]>;
+}
+
+/** Port: who leads, as far as this process knows. */
+export interface LeaderLocator {
+  leader(): Promise<LeaderRecord | undefined>;
+}

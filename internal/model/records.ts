@@ -1,0 +1,126 @@
+import { z } from "zod";
+import { MrError, messageOf } from "./errors.ts";
+import { FAILURE_CLASSES, type JobSpec } from "./job.ts";
+import { inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
+
+/**
+ * What the coordinator keeps. Keys:
+ *
+ *   job/ID/spec              accepted (before the client is told)
+ *   job/ID/split/m-00003/000 the plan, in chunks of ranges; counts once `planned` stands
+ *   job/ID/planned
+ *   job/ID/done/m-00003      the winner of a task, once
+ *   job/ID/fails/m-00003     failure counts
+ *   job/ID/committing        from here on the job can only succeed
+ *   job/ID/report            the end; whatever else the job has is swept
+ *   worker/ID                a worker with a session, so that a successor knows whom to expect
+ *
+ * No value grows with the number of tasks, nothing with maps x reduces.
+ */
+const jobError = z.strictObject({
+  class: z.string(),
+  message: z.string(),
+  task: z.string(),
+  attempt: z.string(),
+  logTail: z.string(),
+});
+
+// A stored spec was a valid request once; only its form is checked again.
+const storedSpec = z.custom<JobSpec>((value) => typeof value === "object" && value !== null);
+
+export const jobRecordSchema = z.strictObject({
+  id: z.string(),
+  spec: storedSpec,
+  submittedAtMs: z.number(),
+  /** Order of submission within the cluster. */
+  order: z.int(),
+  idempotencyKey: z.string(),
+});
+export type JobRecord = z.infer<typeof jobRecordSchema>;
+
+const phase = z.strictObject({
+  done: z.number(),
+  total: z.number(),
+  running: z.number(),
+  bytesDone: z.number(),
+  bytesTotal: z.number(),
+  records: z.number(),
+});
+
+export const schemas = {
+  spec: jobRecordSchema,
+  split: z.strictObject({ chunks: z.int().min(1), ranges: z.array(inputRangeSchema) }),
+  planned: z.strictObject({ maps: z.int().min(0), bytes: z.number(), startedAtMs: z.number() }),
+  done: z.strictObject({
+    attempt: z.string(),
+    worker: z.string(),
+    output: taskOutputSchema,
+    stats: taskStatsSchema,
+  }),
+  fails: z.strictObject({
+    user: z.int().min(0),
+    infra: z.int().min(0),
+    class: z.enum(FAILURE_CLASSES),
+    first: jobError.optional(),
+    last: z.string(),
+  }),
+  committing: z.strictObject({}),
+  report: z.strictObject({
+    record: jobRecordSchema,
+    state: z.enum(["succeeded", "failed", "cancelled"]),
+    map: phase,
+    shuffle: phase,
+    reduce: phase,
+    startedAtMs: z.number(),
+    finishedAtMs: z.number(),
+    counters: z.record(z.string(), z.number()),
+    output: z.string(),
+    error: jobError.optional(),
+    attemptsFailed: z.number(),
+    attemptsLost: z.number(),
+  }),
+  worker: z.strictObject({
+    id: z.string(),
+    host: z.string(),
+    pid: z.number(),
+    slots: z.number(),
+  }),
+} as const;
+
+type Schemas = typeof schemas;
+export type RecordKind = keyof Schemas;
+export type RecordOf<K extends RecordKind> = z.infer<Schemas[K]>;
+export type SplitRecord = RecordOf<"split">;
+export type PlannedRecord = RecordOf<"planned">;
+export type DoneRecord = RecordOf<"done">;
+export type FailsRecord = RecordOf<"fails">;
+export type ReportRecord = RecordOf<"report">;
+
+export const key = {
+  job: (job: string) => `job/${job}/`,
+  spec: (job: string) => `job/${job}/spec`,
+  split: (job: string, task: string, chunk: number) =>
+    `job/${job}/split/${task}/${String(chunk).padStart(3, "0")}`,
+  planned: (job: string) => `job/${job}/planned`,
+  done: (job: string, task: string) => `job/${job}/done/${task}`,
+  fails: (job: string, task: string) => `job/${job}/fails/${task}`,
+  committing: (job: string) => `job/${job}/committing`,
+  report: (job: string) => `job/${job}/report`,
+  worker: (worker: string) => `worker/${worker}`,
+};
+
+/** @throws MrError `corrupt` naming the key. */
+export function decodeRecord<K extends RecordKind>(
+  kind: K,
+  at: string,
+  value: string,
+): RecordOf<K> {
+  try {
+    return schemas[kind].parse(JSON.parse(value)) as RecordOf<K>;
+  } catch (cause) {
+    throw new MrError("corrupt", `stored record ${at} is not valid: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+}
+

@@ -1,0 +1,101 @@
+import { z } from "zod";
+import type { AttemptId, WorkerId } from "./ids.ts";
+
+/** Bytes [start, start + length) of one version of a blob; records begin, but need not end, there. */
+export const inputRangeSchema = z.strictObject({
+  container: z.string(),
+  name: z.string(),
+  etag: z.string(),
+  start: z.int().min(0),
+  length: z.int().min(0),
+  size: z.int().min(0),
+});
+export type InputRange = z.infer<typeof inputRangeSchema>;
+
+/** The input of one map task. */
+export type Split = InputRange[];
+
+/** One published object of R sorted segments, then their index at `indexOffset`. */
+export const segmentsSchema = z.strictObject({
+  kind: z.literal("segments"),
+  object: z.string(),
+  size: z.int().min(0),
+  indexOffset: z.int().min(0),
+});
+export type Segments = z.infer<typeof segmentsSchema>;
+
+/** A staged object, sealed but invisible; `token` is the backend's own. */
+export const receiptSchema = z.strictObject({
+  container: z.string(),
+  name: z.string(),
+  size: z.int().min(0),
+  token: z.string(),
+});
+export type Receipt = z.infer<typeof receiptSchema>;
+
+export const taskOutputSchema = z.discriminatedUnion("kind", [
+  segmentsSchema,
+  z.strictObject({ kind: z.literal("part"), receipt: receiptSchema }),
+]);
+export type TaskOutput = z.infer<typeof taskOutputSchema>;
+
+export const taskStatsSchema = z.strictObject({
+  recordsIn: z.number(),
+  bytesIn: z.number(),
+  recordsOut: z.number(),
+  bytesOut: z.number(),
+  wallMs: z.number(),
+  counters: z.record(z.string(), z.number()),
+});
+export type TaskStats = z.infer<typeof taskStatsSchema>;
+
+/** What a task needs to know of its job. */
+export interface TaskJob {
+  id: string;
+  name: string;
+  command: string;
+  files: string[];
+  env: Record<string, string>;
+  conf: Record<string, string>;
+  maps: number;
+  reduces: number;
+  output: string;
+}
+
+export type TaskInput =
+  | { kind: "map"; split: Split }
+  | { kind: "reduce"; partition: number; sources: Segments[] };
+
+export interface Assignment {
+  attempt: AttemptId;
+  job: TaskJob;
+  input: TaskInput;
+}
+
+export interface AttemptProgress {
+  attempt: AttemptId;
+  bytesIn: number;
+  bytesTotal: number;
+  status: string;
+}
+
+export interface WorkerInfo {
+  id: WorkerId;
+  host: string;
+  pid: number;
+  slots: number;
+}
+
+/** Where in dfs-intermediate a map attempt leaves its output: under its own name. */
+export function mapOutputName(attempt: AttemptId): string {
+  const slash = attempt.indexOf("/");
+  return `${attempt.slice(0, slash)}/map/${attempt.slice(slash + 1).replace("/", "-")}`;
+}
+
+/** Where in dfs-logs an attempt's stderr goes. */
+export function attemptLogName(attempt: AttemptId): string {
+  const slash = attempt.indexOf("/");
+  return `${attempt.slice(0, slash)}/${attempt.slice(slash + 1)}.log`;
+}
+
+export const MAP_MANIFEST = "manifest.json";

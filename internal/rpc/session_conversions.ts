@@ -1,0 +1,272 @@
+import { create } from "@bufbuild/protobuf";
+import { MrError } from "../model/errors.ts";
+import { parseAttemptId } from "../model/ids.ts";
+import { blobNameFault, containerNameFault } from "../model/names.ts";
+import type { MasterMessage, WorkerMessage } from "../model/session.ts";
+import type { Assignment, Segments, TaskOutput, TaskStats } from "../model/task.ts";
+import { big, isFailureClass } from "./conversions.ts";
+import {
+  type Grant,
+  type Segments as SegmentsMessage,
+  type SessionRequest,
+  SessionRequestSchema,
+  type SessionResponse,
+  SessionResponseSchema,
+  type TaskOutput as OutputMessage,
+  type TaskStats as StatsMessage,
+} from "./gen/mapreduce/v1/worker_pb.ts";
+
+/**
+ * Between the messages of a session's stream and the model's. What comes from
+ * the other side is validated here; what is wrong ends the stream.
+ */
+function refuse(what: string): MrError {
+  return new MrError("invalid", `session: ${what}`);
+}
+
+export function workerMessageToWire(message: WorkerMessage): SessionRequest {
+  const wire = (body: NonNullable<SessionRequest["message"]>) =>
+    create(SessionRequestSchema, { message: body } as never);
+  const value = workerBody(message);
+  return wire({ case: message.kind, value } as never);
+}
+
+function workerBody(message: WorkerMessage): object {
+  switch (message.kind) {
+    case "hello": {
+      const { id, ...worker } = message.worker;
+      return { workerId: id, ...worker, attempts: message.attempts };
+    }
+    case "ready":
+      return { free: message.free, grantsSeen: message.grantsSeen };
+    case "heartbeat":
+      return {
+        seq: big(message.seq),
+        attempts: message.attempts.map((entry) => ({
+          ...entry,
+          bytesIn: big(entry.bytesIn),
+          bytesTotal: big(entry.bytesTotal),
+        })),
+      };
+    case "completed":
+      return {
+        attempt: message.attempt,
+        output: outputToWire(message.output),
+        stats: statsToWire(message.stats),
+      };
+    case "failed": {
+      const { attempt, class: why, logTail } = message;
+      return { attempt, class: why, message: message.message, logTail };
+    }
+    case "goodbye":
+      return {};
+  }
+}
+
+export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
+  const { message } = wire;
+  switch (message.case) {
+    case "hello": {
+      const { workerId, host, pid, slots, attempts } = message.value;
+      if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(workerId)) throw refuse("a bad worker id");
+      if (slots < 1 || slots > 10_000) throw refuse("slots out of range");
+      for (const attempt of attempts) checkAttempt(attempt);
+      return { kind: "hello", worker: { id: workerId, host, pid, slots }, attempts };
+    }
+    case "ready": {
+      const { free, grantsSeen } = message.value;
+      if (free < 0 || grantsSeen < 0) throw refuse("a negative count");
+      return { kind: "ready", free, grantsSeen };
+    }
+    case "heartbeat":
+      return {
+        kind: "heartbeat",
+        seq: Number(message.value.seq),
+        attempts: message.value.attempts.map((entry) => ({
+          attempt: checkAttempt(entry.attempt),
+          bytesIn: Number(entry.bytesIn),
+          bytesTotal: Number(entry.bytesTotal),
+          status: entry.status.slice(0, 500),
+        })),
+      };
+    case "completed":
+      return {
+        kind: "completed",
+        attempt: checkAttempt(message.value.attempt),
+        output: outputFromWire(message.value.output),
+        stats: statsFromWire(message.value.stats),
+      };
+    case "failed": {
+      const { attempt, class: why, logTail } = message.value;
+      if (!isFailureClass(why)) throw refuse(`no failure class ${why.slice(0, 50)}`);
+      return {
+        kind: "failed",
+        attempt: checkAttempt(attempt),
+        class: why,
+        message: message.value.message.slice(0, 2_000),
+        logTail: logTail.slice(-8_000),
+      };
+    }
+    case "goodbye":
+      return { kind: "goodbye" };
+    default:
+      throw refuse("a message of no known kind");
+  }
+}
+
+export function masterMessageToWire(message: MasterMessage): SessionResponse {
+  const value = masterBody(message);
+  return create(SessionResponseSchema, { message: { case: message.kind, value } } as never);
+}
+
+function masterBody(message: MasterMessage): object {
+  switch (message.kind) {
+    case "welcome":
+      return { ...message, epoch: big(message.epoch) };
+    case "renewed":
+      return { seq: big(message.seq) };
+    case "grant":
+      return grantToWire(message.assignment);
+    case "revoke":
+      return { attempt: message.attempt, reason: message.reason };
+    case "settled":
+      return { attempt: message.attempt, won: message.won };
+    case "drain":
+      return {};
+  }
+}
+
+export function masterMessageFromWire(wire: SessionResponse): MasterMessage {
+  const { message } = wire;
+  switch (message.case) {
+    case "welcome": {
+      const { epoch, heartbeatMs, leaseMs } = message.value;
+      return { kind: "welcome", epoch: Number(epoch), heartbeatMs, leaseMs };
+    }
+    case "renewed":
+      return { kind: "renewed", seq: Number(message.value.seq) };
+    case "grant":
+      return { kind: "grant", assignment: grantFromWire(message.value) };
+    case "revoke":
+      return { kind: "revoke", attempt: message.value.attempt, reason: message.value.reason };
+    case "settled":
+      return { kind: "settled", attempt: message.value.attempt, won: message.value.won };
+    case "drain":
+      return { kind: "drain" };
+    default:
+      throw refuse("a message of no known kind");
+  }
+}
+
+function grantToWire({ attempt, job, input }: Assignment): object {
+  const task =
+    input.kind === "map"
+      ? {
+          case: "map",
+          value: {
+            ranges: input.split.map((range) => ({
+              ...range,
+              start: big(range.start),
+              length: big(range.length),
+              size: big(range.size),
+            })),
+          },
+        }
+      : {
+          case: "reduce",
+          value: { partition: input.partition, sources: input.sources.map(segmentsToWire) },
+        };
+  return { attempt, job, task };
+}
+
+function grantFromWire(grant: Grant): Assignment {
+  const { attempt, job, task } = grant;
+  if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
+  const { id, name, command, files, env, conf, maps, reduces, output } = job;
+  return {
+    attempt: checkAttempt(attempt),
+    job: { id, name, command, files, env, conf, maps, reduces, output },
+    input:
+      task.case === "map"
+        ? {
+            kind: "map",
+            split: task.value.ranges.map((range) => ({
+              container: range.container,
+              name: range.name,
+              etag: range.etag,
+              start: Number(range.start),
+              length: Number(range.length),
+              size: Number(range.size),
+            })),
+          }
+        : {
+            kind: "reduce",
+            partition: task.value.partition,
+            sources: task.value.sources.map(segmentsFromWire),
+          },
+  };
+}
+
+function outputToWire(output: TaskOutput): object {
+  if (output.kind === "segments")
+    return { output: { case: "segments", value: segmentsToWire(output) } };
+  const { container, name, size, token } = output.receipt;
+  return { output: { case: "part", value: { container, name, size: big(size), token } } };
+}
+
+function outputFromWire(message: OutputMessage | undefined): TaskOutput {
+  const output = message?.output;
+  if (output?.case === "segments") return segmentsFromWire(output.value);
+  if (output?.case !== "part") throw refuse("a completed attempt without output");
+  const { container, name, size, token } = output.value;
+  const fault = containerNameFault(container) ?? blobNameFault(name);
+  if (fault !== undefined || token.length > 2_000) throw refuse(`a bad receipt: ${fault}`);
+  return { kind: "part", receipt: { container, name, size: Number(size), token } };
+}
+
+function segmentsToWire(segments: Segments) {
+  const { object, size, indexOffset } = segments;
+  return { object, size: big(size), indexOffset: big(indexOffset) };
+}
+
+function segmentsFromWire(message: SegmentsMessage): Segments {
+  const { object, size, indexOffset } = message;
+  const fault = blobNameFault(object);
+  if (fault !== undefined) throw refuse(`a bad object name: ${fault}`);
+  return { kind: "segments", object, size: Number(size), indexOffset: Number(indexOffset) };
+}
+
+function statsToWire(stats: TaskStats) {
+  const counters: Record<string, bigint> = {};
+  for (const [name, value] of Object.entries(stats.counters)) counters[name] = big(value);
+  return {
+    recordsIn: big(stats.recordsIn),
+    bytesIn: big(stats.bytesIn),
+    recordsOut: big(stats.recordsOut),
+    bytesOut: big(stats.bytesOut),
+    wallMs: big(stats.wallMs),
+    counters,
+  };
+}
+
+const COUNTERS_MAX = 200;
+
+function statsFromWire(stats: StatsMessage | undefined): TaskStats {
+  if (stats === undefined) throw refuse("a completed attempt without figures");
+  const counters: Record<string, number> = {};
+  for (const [name, value] of Object.entries(stats.counters).slice(0, COUNTERS_MAX))
+    counters[name.slice(0, 200)] = Number(value);
+  return {
+    recordsIn: Number(stats.recordsIn),
+    bytesIn: Number(stats.bytesIn),
+    recordsOut: Number(stats.recordsOut),
+    bytesOut: Number(stats.bytesOut),
+    wallMs: Number(stats.wallMs),
+    counters,
+  };
+}
+
+function checkAttempt(attempt: string): string {
+  if (parseAttemptId(attempt) === undefined) throw refuse("a bad attempt id");
+  return attempt;
+}

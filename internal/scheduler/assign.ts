@@ -1,0 +1,164 @@
+import { attemptId, taskId } from "../model/ids.ts";
+import type { Assignment } from "../model/task.ts";
+import type { Command } from "./events.ts";
+import {
+  currentPhase,
+  type Job,
+  outputOf,
+  type Phase,
+  type State,
+  type Task,
+  type Worker,
+} from "./state.ts";
+
+/** How many grants a worker may have right now (S2): free slots less the grants still on their way. */
+export function credit(worker: Worker, atMs: number): number {
+  if (worker.session === undefined) return 0;
+  const free = worker.free - (worker.grantsSent - worker.grantsSeen);
+  if (atMs < worker.probationUntilMs) return worker.attempts.size > 0 ? 0 : Math.min(free, 1);
+  return free;
+}
+
+/**
+ * Grants ready tasks to free slots: among jobs, the highest priority first and
+ * then the one with the fewest running attempts; among workers, in turn.
+ */
+export function assignTasks(state: State, atMs: number, out: Command[]): void {
+  if (state.idle.size === 0) return;
+  const jobs = [...state.jobs.values()].filter((job) => (currentPhase(job)?.ready.length ?? 0) > 0);
+  if (jobs.length === 0) return;
+  const refused = new Set<Worker>();
+  while (state.idle.size > refused.size) {
+    const worker = nextWorker(state, atMs, refused);
+    if (worker === undefined) return;
+    const found = nextTask(jobs, (task) => mayRun(state, task, worker, atMs));
+    if (found === undefined) {
+      refused.add(worker);
+      continue;
+    }
+    grant(state, found.job, found.task, worker, atMs, out);
+  }
+}
+
+function nextWorker(state: State, atMs: number, refused: Set<Worker>): Worker | undefined {
+  for (const id of state.idle) {
+    const worker = state.workers.get(id);
+    state.idle.delete(id);
+    if (worker === undefined || worker.session === undefined) continue;
+    const available = credit(worker, atMs);
+    // A worker on probation keeps its place: its credit comes back with time, not with a message.
+    if (available > 0 || atMs < worker.probationUntilMs) state.idle.add(id);
+    else continue;
+    if (available > 0 && !refused.has(worker)) return worker;
+    refused.add(worker);
+    if (refused.size >= state.idle.size) return undefined;
+  }
+  return undefined;
+}
+
+/** A task goes back to a worker that failed it only when there is no other. */
+function mayRun(state: State, task: Task, worker: Worker, atMs: number): boolean {
+  if (!task.avoid.has(worker.info.id)) return true;
+  for (const other of state.workers.values())
+    if (!task.avoid.has(other.info.id) && other.session !== undefined && !onProbation(other, atMs))
+      return false;
+  return true;
+}
+
+function onProbation(worker: Worker, atMs: number): boolean {
+  return atMs < worker.probationUntilMs;
+}
+
+function nextTask(
+  jobs: Job[],
+  mayRun: (task: Task) => boolean,
+): { job: Job; task: Task } | undefined {
+  const candidates = jobs.length === 1 ? jobs : jobs.toSorted(byFairness);
+  for (const job of candidates) {
+    const phase = currentPhase(job);
+    const task = phase && takeReady(phase, mayRun);
+    if (task !== undefined) return { job, task };
+  }
+  return undefined;
+}
+
+function byFairness(a: Job, b: Job): number {
+  return (
+    b.record.spec.priority - a.record.spec.priority ||
+    a.running - b.running ||
+    a.record.order - b.record.order
+  );
+}
+
+/** Takes the first ready task that may run; entries whose task is no longer pending are dropped. */
+function takeReady(phase: Phase, mayRun: (task: Task) => boolean): Task | undefined {
+  const passed: number[] = [];
+  let found: Task | undefined;
+  while (phase.ready.length > 0 && found === undefined) {
+    const index = phase.ready.shift() as number;
+    const task = phase.tasks[index];
+    if (task === undefined || task.state.kind !== "pending") continue;
+    if (mayRun(task)) found = task;
+    else passed.push(index);
+  }
+  phase.ready.unshift(...passed);
+  return found;
+}
+
+function grant(
+  state: State,
+  job: Job,
+  task: Task,
+  worker: Worker,
+  atMs: number,
+  out: Command[],
+): void {
+  state.grants += 1;
+  const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
+  task.state = { kind: "running" };
+  task.attempts.add(id);
+  job.running += 1;
+  worker.attempts.add(id);
+  worker.grantsSent += 1;
+  state.attempts.set(id, {
+    id,
+    job: job.record.id,
+    kind: task.kind,
+    index: task.index,
+    worker: worker.info.id,
+    deadlineMs: atMs + state.config.leaseMs,
+    revoked: false,
+    bytesIn: 0,
+    bytesTotal: 0,
+    status: "",
+  });
+  const message = { kind: "grant" as const, assignment: assignmentOf(job, task, id) };
+  out.push({
+    kind: "send",
+    worker: worker.info.id,
+    session: worker.session as number,
+    message,
+  });
+}
+
+function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
+  const { spec } = job.record;
+  return {
+    attempt,
+    job: {
+      id: job.record.id,
+      name: spec.name,
+      command: task.kind === "map" ? spec.mapper : spec.reducer,
+      files: spec.files,
+      env: spec.env,
+      conf: spec.conf,
+      maps: job.map.tasks.length,
+      reduces: job.reduce.tasks.length,
+      output: outputOf(job.record),
+    },
+    input:
+      task.kind === "map"
+        ? { kind: "map", split: job.splits[task.index] ?? [] }
+        : { kind: "reduce", partition: task.index, sources: job.sources },
+  };
+}

@@ -1,0 +1,311 @@
+import { type AttemptId, parseAttemptId, partName, taskId } from "../model/ids.ts";
+import type { FailureClass } from "../model/job.ts";
+import { joinName, locationOf } from "../model/names.ts";
+import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
+import type { WorkerMessage } from "../model/session.ts";
+import { mapOutputName, type TaskOutput } from "../model/task.ts";
+import type { Command, Event } from "./events.ts";
+import { advance, endJob, sweepIfDrained } from "./jobs.ts";
+import {
+  type Attempt,
+  currentPhase,
+  type Job,
+  type LossReason,
+  outputOf,
+  type Phase,
+  type State,
+  type Task,
+  type Worker,
+} from "./state.ts";
+
+type Said<K extends WorkerMessage["kind"]> = Extract<WorkerMessage, { kind: K }>;
+type At = Pick<Event, "atMs" | "wallMs">;
+
+export function heartbeat(
+  state: State,
+  worker: Worker,
+  message: Said<"heartbeat">,
+  atMs: number,
+  out: Command[],
+): void {
+  for (const progress of message.attempts) {
+    const attempt = state.attempts.get(progress.attempt);
+    if (attempt === undefined || attempt.worker !== worker.info.id) {
+      // It lapsed here and its task is queued or done elsewhere: stop the waste.
+      revokeMessage(worker, progress.attempt, "the lease has lapsed", out);
+      continue;
+    }
+    attempt.deadlineMs = atMs + state.config.leaseMs;
+    attempt.bytesIn = progress.bytesIn;
+    attempt.bytesTotal = progress.bytesTotal;
+    attempt.status = progress.status;
+    out.push({ kind: "changed", job: attempt.job });
+  }
+  send(worker, { kind: "renewed", seq: message.seq }, out);
+}
+
+/** First commit wins (S1), whoever it is; every attempt is told what became of it (S6). */
+export function completed(
+  state: State,
+  worker: Worker,
+  message: Said<"completed">,
+  at: At,
+  out: Command[],
+): void {
+  const attempt = state.attempts.get(message.attempt);
+  // Another worker's attempt is not this one's to complete.
+  if (attempt !== undefined && attempt.worker !== worker.info.id) return;
+  const found = findTask(state, message.attempt);
+  if (found !== undefined && !isExpectedOutput(found.job, message)) {
+    const reason = { class: "infra" as const, message: "handed in a wrong output", logTail: "" };
+    if (attempt !== undefined) endAttempt(state, attempt, reason, at, out);
+    send(worker, { kind: "settled", attempt: message.attempt, won: false }, out);
+    return;
+  }
+  if (attempt !== undefined) removeAttempt(state, attempt);
+  worker.losses = 0;
+  if (found === undefined) {
+    send(worker, { kind: "settled", attempt: message.attempt, won: false }, out);
+  } else if (found.task.state.kind === "done") {
+    const won = found.task.state.done.attempt === message.attempt;
+    send(worker, { kind: "settled", attempt: message.attempt, won }, out);
+  } else {
+    const { job, phase, task } = found;
+    const done: DoneRecord = {
+      attempt: message.attempt,
+      worker: worker.info.id,
+      output: message.output,
+      stats: message.stats,
+    };
+    const recordKey = key.done(job.record.id, taskId(task.kind, task.index));
+    out.push({ kind: "put", writes: [{ key: recordKey, value: JSON.stringify(done) }] });
+    recordDone(job, phase, task, done);
+    for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
+    send(worker, { kind: "settled", attempt: message.attempt, won: true }, out);
+    out.push({ kind: "changed", job: job.record.id });
+    advance(state, job, at, out);
+  }
+  if (attempt !== undefined) sweepIfDrained(state, attempt.job, out);
+}
+
+/** Enters a task's result into the phase's sums. Also used when records are read back. */
+export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord): void {
+  task.state = { kind: "done", done };
+  phase.done += 1;
+  phase.bytesIn += done.stats.bytesIn;
+  phase.recordsIn += done.stats.recordsIn;
+  phase.outputBytes +=
+    done.output.kind === "segments" ? done.output.size : done.output.receipt.size;
+  for (const [name, value] of Object.entries(done.stats.counters))
+    job.counters.set(name, (job.counters.get(name) ?? 0) + value);
+}
+
+export function failed(
+  state: State,
+  worker: Worker,
+  message: Said<"failed">,
+  at: At,
+  out: Command[],
+): void {
+  const attempt = state.attempts.get(message.attempt);
+  if (attempt === undefined || attempt.worker !== worker.info.id) return;
+  if (message.class === "infra") countLoss(state, worker, at.atMs);
+  if (message.class === "user") worker.losses = 0;
+  endAttempt(state, attempt, message, at, out);
+}
+
+/** Ends leases that were not renewed in time; their tasks go back to the queue. */
+export function lapseLeases(state: State, at: At, out: Command[]): void {
+  for (const attempt of [...state.attempts.values()]) {
+    if (attempt.deadlineMs > at.atMs) continue;
+    const worker = state.workers.get(attempt.worker);
+    if (worker !== undefined) {
+      countLoss(state, worker, at.atMs);
+      revokeMessage(worker, attempt.id, "the lease has lapsed", out);
+    }
+    loseAttempt(state, attempt, "the worker's lease lapsed", at, out);
+  }
+}
+
+export function loseAttempt(
+  state: State,
+  attempt: Attempt,
+  message: string,
+  at: At,
+  out: Command[],
+): void {
+  const job = state.jobs.get(attempt.job);
+  if (job !== undefined && !attempt.revoked) job.attemptsLost += 1;
+  endAttempt(state, attempt, { class: "infra", message, logTail: "" }, at, out);
+}
+
+/** An attempt is gone without output: charge its task and queue it again, or fail the job. */
+function endAttempt(
+  state: State,
+  attempt: Attempt,
+  reason: LossReason,
+  at: At,
+  out: Command[],
+): void {
+  const wasRevoked = attempt.revoked;
+  removeAttempt(state, attempt);
+  sweepIfDrained(state, attempt.job, out);
+  if (wasRevoked) return;
+  const found = findTask(state, attempt.id);
+  if (found === undefined || found.task.state.kind !== "running") return;
+  const { job, phase, task } = found;
+  chargeTask(job, task, attempt, reason, out);
+  out.push({ kind: "changed", job: job.record.id });
+  const verdict = verdictOf(state, job, task, reason.class);
+  if (verdict !== undefined) {
+    const error = { ...(task.firstError ?? errorOf(attempt, reason)) };
+    error.message = verdict === "" ? error.message : `${error.message} (${verdict})`;
+    endJob(state, job, { state: "failed", error }, at, out);
+    return;
+  }
+  if (liveAttempts(state, task) > 0) return;
+  task.state = { kind: "pending" };
+  const waitMs = backoffMs(state, task, reason.class);
+  if (waitMs === 0) phase.ready.unshift(task.index);
+  else phase.delayed.push({ index: task.index, atMs: at.atMs + waitMs });
+}
+
+function chargeTask(
+  job: Job,
+  task: Task,
+  attempt: Attempt,
+  reason: LossReason,
+  out: Command[],
+): void {
+  if (reason.class === "preempted" || reason.class === "revoked") return;
+  task.lastError = reason.message;
+  if (reason.class === "infra") {
+    task.infraFailures += 1;
+    task.avoid.add(attempt.worker);
+    return;
+  }
+  job.attemptsFailed += 1;
+  task.userFailures += 1;
+  task.avoid.add(attempt.worker);
+  task.firstError ??= errorOf(attempt, reason);
+  const id = taskId(task.kind, task.index);
+  const fails: FailsRecord = {
+    user: task.userFailures,
+    infra: task.infraFailures,
+    class: reason.class,
+    first: task.firstError,
+    last: task.lastError,
+  };
+  out.push({
+    kind: "put",
+    writes: [{ key: key.fails(job.record.id, id), value: JSON.stringify(fails) }],
+  });
+}
+
+/** Undefined: try again. Otherwise why not ("" when the error says it all). */
+function verdictOf(state: State, job: Job, task: Task, why: FailureClass): string | undefined {
+  if (why === "input") return "";
+  if (why === "user" && task.userFailures >= job.record.spec.max_attempts)
+    return task.userFailures === 1 ? "" : `tried ${task.userFailures} times`;
+  if (why === "infra" && task.infraFailures >= state.config.infraFailuresMax)
+    return `lost ${task.infraFailures} times`;
+  return undefined;
+}
+
+function errorOf(attempt: Attempt, reason: LossReason) {
+  return {
+    class: reason.class,
+    message: reason.message,
+    task: taskId(attempt.kind, attempt.index),
+    attempt: parseAttemptId(attempt.id)?.attempt ?? "",
+    logTail: reason.logTail,
+  };
+}
+
+function backoffMs(state: State, task: Task, why: FailureClass): number {
+  if (why !== "infra" || task.infraFailures <= 1) return 0;
+  const { backoffMinMs, backoffMaxMs } = state.config;
+  return Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(task.infraFailures - 2, 20));
+}
+
+function countLoss(state: State, worker: Worker, atMs: number): void {
+  worker.losses += 1;
+  if (worker.losses < state.config.probationLosses) return;
+  worker.losses = 0;
+  worker.probationUntilMs = atMs + state.config.probationMs;
+}
+
+/** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */
+export function revoke(state: State, id: AttemptId, reason: string, out: Command[]): void {
+  const attempt = state.attempts.get(id);
+  if (attempt === undefined || attempt.revoked) return;
+  attempt.revoked = true;
+  const job = state.jobs.get(attempt.job);
+  if (job !== undefined) job.running -= 1;
+  const worker = state.workers.get(attempt.worker);
+  if (worker !== undefined) revokeMessage(worker, id, reason, out);
+}
+
+export function revokeMessage(
+  worker: Worker,
+  attempt: AttemptId,
+  reason: string,
+  out: Command[],
+): void {
+  send(worker, { kind: "revoke", attempt, reason }, out);
+}
+
+export function send(
+  worker: Worker,
+  message: Extract<Command, { kind: "send" }>["message"],
+  out: Command[],
+): void {
+  if (worker.session === undefined) return;
+  out.push({ kind: "send", worker: worker.info.id, session: worker.session, message });
+}
+
+export function removeAttempt(state: State, attempt: Attempt): void {
+  state.attempts.delete(attempt.id);
+  state.workers.get(attempt.worker)?.attempts.delete(attempt.id);
+  const job = state.jobs.get(attempt.job);
+  if (job === undefined) return;
+  if (!attempt.revoked) job.running -= 1;
+  const phase = attempt.kind === "map" ? job.map : job.reduce;
+  phase.tasks[attempt.index]?.attempts.delete(attempt.id);
+}
+
+function liveAttempts(state: State, task: Task): number {
+  let count = 0;
+  for (const id of task.attempts) if (state.attempts.get(id)?.revoked === false) count += 1;
+  return count;
+}
+
+/** The task of an attempt, if its job still plans to use it or has used it. */
+export function findTask(
+  state: State,
+  id: AttemptId,
+): { job: Job; phase: Phase; task: Task } | undefined {
+  const name = parseAttemptId(id);
+  const job = name && state.jobs.get(name.job);
+  if (name === undefined || job === undefined) return undefined;
+  const phase = name.kind === "map" ? job.map : job.reduce;
+  const task = phase.tasks[name.index];
+  if (task === undefined) return undefined;
+  // Of a stage that is over only the done tasks matter: their winners may ask again.
+  if (currentPhase(job) !== phase && task.state.kind !== "done") return undefined;
+  return { job, phase, task };
+}
+
+/** A worker may only hand in what its attempt was to make, where it was to make it. */
+function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
+  const name = parseAttemptId(message.attempt);
+  if (name === undefined) return false;
+  const output: TaskOutput = message.output;
+  if (name.kind === "map" && job.reduce.tasks.length > 0)
+    return output.kind === "segments" && output.object === mapOutputName(message.attempt);
+  if (output.kind !== "part") return false;
+  const place = locationOf(outputOf(job.record));
+  const expected = joinName(place.prefix, partName(name.index));
+  return output.receipt.container === place.container && output.receipt.name === expected;
+}
+

@@ -1,0 +1,65 @@
+import type { RecordWrite } from "../model/coordinator.ts";
+import type { MrError } from "../model/errors.ts";
+import type { JobId, WorkerId } from "../model/ids.ts";
+import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { DoneRecord, JobRecord } from "../model/records.ts";
+import type { MasterMessage, WorkerMessage } from "../model/session.ts";
+import type { Receipt, Split } from "../model/task.ts";
+
+/** Everything that happens to the core. Time, and chance (in ids), arrive in the event. */
+export type Event = { atMs: number; wallMs: number } & (
+  | { kind: "submit"; reply: ReplyTo; id: JobId; spec: JobSpec; idempotencyKey: string }
+  | { kind: "cancel"; reply: ReplyTo; id: JobId }
+  | { kind: "query"; reply: ReplyTo; query: Query }
+  | { kind: "planned"; job: JobId; plan: Plan }
+  | { kind: "plan-failed"; job: JobId; message: string }
+  | { kind: "published"; job: JobId }
+  | { kind: "swept"; job: JobId }
+  | { kind: "worker-message"; worker: WorkerId; session: number; message: WorkerMessage }
+  | { kind: "worker-disconnected"; worker: WorkerId; session: number }
+  | { kind: "tick" }
+);
+
+/** The shell's handle of the caller that waits; opaque here. */
+export type ReplyTo = number;
+
+export type Query =
+  | { kind: "job"; id: JobId }
+  | { kind: "jobs"; active: boolean }
+  | { kind: "tasks"; id: JobId }
+  | { kind: "workers" };
+
+export type Answer =
+  | { kind: "error"; error: MrError }
+  | { kind: "submitted"; job: JobView; repeated: boolean }
+  | { kind: "job"; job: JobView }
+  | { kind: "jobs"; jobs: JobView[] }
+  | { kind: "tasks"; tasks: TaskView[]; archived: boolean }
+  | { kind: "workers"; workers: WorkerView[] };
+
+/** A plan made from input, or (reduce phase) from the finished tasks of another job. */
+export type Plan = { kind: "splits"; splits: Split[] } | { kind: "done"; done: DoneRecord[] };
+
+/**
+ * What the core wants done. E1: commands take effect in order, and nothing after
+ * a `put` takes effect before that put is durable. So no message, answer or
+ * deletion ever rests on a decision that a crash could undo.
+ */
+export type Command =
+  | { kind: "put"; writes: RecordWrite[] }
+  | { kind: "send"; worker: WorkerId; session: number; message: MasterMessage }
+  | { kind: "close"; worker: WorkerId; session: number }
+  | { kind: "reply"; to: ReplyTo; answer: Answer }
+  | { kind: "plan"; job: JobRecord }
+  | { kind: "publish"; job: JobId; receipts: Receipt[]; marker: Marker }
+  | { kind: "sweep"; job: JobRecord; output: boolean; intermediate: boolean; logs: boolean }
+  | { kind: "archive"; job: JobId; tasks: TaskView[] }
+  /** Somebody may want to look at the job again. */
+  | { kind: "changed"; job: JobId };
+
+/** The object that says a result is whole; written last, create-only. */
+export interface Marker {
+  container: string;
+  name: string;
+  body: string;
+}

@@ -1,0 +1,40 @@
+import { MrError } from "../model/errors.ts";
+import type { Answer, Command, Event, Query } from "./events.ts";
+import type { State } from "./state.ts";
+import { viewJob, viewTasks, viewWorker } from "./views.ts";
+
+/**
+ * Answers go through the same ordered commands as everything else: a client never
+ * sees a state that a crash could still undo (E1).
+ */
+export function answerQuery(
+  state: State,
+  event: Extract<Event, { kind: "query" }>,
+  out: Command[],
+): void {
+  out.push({ kind: "reply", to: event.reply, answer: answer(state, event.query, event.atMs) });
+}
+
+function answer(state: State, query: Query, atMs: number): Answer {
+  switch (query.kind) {
+    case "jobs": {
+      const jobs = [...state.jobs.values()]
+        .filter((job) => !query.active || job.stage.kind !== "ended")
+        .toSorted((a, b) => b.record.order - a.record.order);
+      return { kind: "jobs", jobs: jobs.map((job) => viewJob(state, job)) };
+    }
+    case "workers": {
+      const workers = [...state.workers.values()].map((worker) => viewWorker(worker, atMs));
+      return { kind: "workers", workers };
+    }
+    case "job":
+    case "tasks": {
+      const job = state.jobs.get(query.id);
+      if (job === undefined)
+        return { kind: "error", error: new MrError("not_found", `no job ${query.id}`) };
+      if (query.kind === "job") return { kind: "job", job: viewJob(state, job) };
+      const archived = job.stage.kind === "ended";
+      return { kind: "tasks", tasks: archived ? [] : viewTasks(state, job), archived };
+    }
+  }
+}

@@ -1,0 +1,202 @@
+import { MrError, messageOf } from "../model/errors.ts";
+import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
+import {
+  decodeRecord,
+  type DoneRecord,
+  type FailsRecord,
+  type JobRecord,
+  type PlannedRecord,
+  type ReportRecord,
+  type SplitRecord,
+} from "../model/records.ts";
+import type { Split } from "../model/task.ts";
+import { recordDone } from "./attempts.ts";
+import type { Command } from "./events.ts";
+import { endJob, publish, queueAll, segmentsOf, sweep } from "./jobs.ts";
+import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
+import { newWorker } from "./workers.ts";
+
+/** The records of one job, sorted out by kind. */
+interface Stored {
+  keys: string[];
+  spec?: JobRecord;
+  planned?: PlannedRecord;
+  committing: boolean;
+  report?: ReportRecord;
+  splits: Map<string, SplitRecord[]>;
+  done: Map<string, DoneRecord>;
+  fails: Map<string, FailsRecord>;
+  fault?: string;
+}
+
+/**
+ * Builds the state of a new leader from what its predecessors recorded, and the
+ * commands with which it takes up unfinished business. A record that cannot be
+ * read fails its job, not the leader.
+ */
+export function recover(
+  config: SchedulerConfig,
+  epoch: number,
+  records: Iterable<{ key: string; value: string }>,
+  at: { atMs: number; wallMs: number },
+): { state: State; commands: Command[] } {
+  const state = newState(config, epoch);
+  const out: Command[] = [];
+  const stored = new Map<JobId, Stored>();
+  for (const { key, value } of records) {
+    if (key.startsWith("worker/")) expectWorker(state, key, value, at.atMs);
+    else if (key.startsWith("job/")) readJobRecord(stored, key, value);
+  }
+  const ordered = [...stored.entries()].toSorted(
+    ([, a], [, b]) => orderOf(a) - orderOf(b),
+  );
+  for (const [, job] of ordered) recoverJob(state, job, at, out);
+  if (state.hold === undefined) for (const job of state.jobs.values()) release(job);
+  return { state, commands: out };
+}
+
+function orderOf(stored: Stored): number {
+  return stored.report?.record.order ?? stored.spec?.order ?? 0;
+}
+
+function expectWorker(state: State, key: string, value: string, atMs: number): void {
+  let info: Parameters<typeof newWorker>[0];
+  try {
+    info = decodeRecord("worker", key, value);
+  } catch {
+    return; // Whoever it was will say hello again.
+  }
+  state.workers.set(info.id, newWorker(info));
+  state.hold ??= { untilMs: atMs + state.config.leaseMs, expected: new Set() };
+  state.hold.expected.add(info.id);
+}
+
+function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): void {
+  const [, id = "", kind = "", task = "", chunk = ""] = key.split("/");
+  let job = all.get(id);
+  if (job === undefined) {
+    job = { keys: [], committing: false, splits: new Map(), done: new Map(), fails: new Map() };
+    all.set(id, job);
+  }
+  if (kind !== "report") job.keys.push(key);
+  try {
+    if (kind === "spec") job.spec = decodeRecord("spec", key, value);
+    else if (kind === "planned") job.planned = decodeRecord("planned", key, value);
+    else if (kind === "committing") job.committing = true;
+    else if (kind === "report") job.report = decodeRecord("report", key, value);
+    else if (kind === "done") job.done.set(task, decodeRecord("done", key, value));
+    else if (kind === "fails") job.fails.set(task, decodeRecord("fails", key, value));
+    else if (kind === "split") {
+      const chunks = job.splits.get(task) ?? [];
+      chunks[Number(chunk)] = decodeRecord("split", key, value);
+      job.splits.set(task, chunks);
+    } else throw new MrError("corrupt", `stored record ${key} is of no known kind`);
+  } catch (error) {
+    job.fault ??= messageOf(error);
+  }
+}
+
+function recoverJob(
+  state: State,
+  stored: Stored,
+  at: { atMs: number; wallMs: number },
+  out: Command[],
+): void {
+  const record = stored.report?.record ?? stored.spec;
+  if (record === undefined) return; // Nobody was told of a job without a spec.
+  const job = newJob(record);
+  state.jobs.set(record.id, job);
+  state.order = Math.max(state.order, record.order);
+  if (stored.report !== undefined) return recoverEnded(job, stored.report, stored.keys, out);
+  const fault = stored.fault ?? recoverTasks(job, stored);
+  if (fault !== undefined) {
+    const error = { class: "internal", message: fault, task: "", attempt: "", logTail: "" };
+    endJob(state, job, { state: "failed", error }, at, out);
+    if (job.stage.kind === "ended") job.stage.leftover = stored.keys;
+  } else if (stored.committing) {
+    job.stage = { kind: "committing" };
+    publish(job, out);
+  } else if (stored.planned !== undefined) {
+    recoverStage(job, out);
+  }
+}
+
+function recoverEnded(job: Job, report: ReportRecord, leftover: string[], out: Command[]): void {
+  const cleanup = leftover.length > 0 ? "sweeping" : "done";
+  job.stage = { kind: "ended", report, cleanup, leftover };
+  if (cleanup === "sweeping") sweep(job, out);
+}
+
+/** The stage follows from what is done; only `committing` is a decision of its own. */
+function recoverStage(job: Job, out: Command[]): void {
+  job.stage = { kind: "map" };
+  job.held = true;
+  if (job.map.done < job.map.tasks.length) return;
+  if (job.reduce.tasks.length > 0 && job.record.spec.phase !== "map") {
+    job.stage = { kind: "reduce" };
+    job.sources = segmentsOf(job);
+    if (job.reduce.done < job.reduce.tasks.length) return;
+  }
+  // Its last task was recorded, its `committing` was not.
+  job.stage = { kind: "committing" };
+  const key = `job/${job.record.id}/committing`;
+  out.push({ kind: "put", writes: [{ key, value: "{}" }] });
+  publish(job, out);
+}
+
+function recoverTasks(job: Job, stored: Stored): string | undefined {
+  const { planned } = stored;
+  if (planned === undefined) return undefined;
+  job.startedAtMs = planned.startedAtMs;
+  job.splitBytes = planned.bytes;
+  job.map = newPhase("map", planned.maps);
+  job.reduce = newPhase("reduce", job.record.spec.r_num);
+  if (job.record.spec.phase !== "reduce") {
+    for (let index = 0; index < planned.maps; index += 1) {
+      const split = joinChunks(stored.splits.get(taskId("map", index)));
+      if (split === undefined) return `the plan of ${taskId("map", index)} is not whole`;
+      job.splits.push(split);
+    }
+  }
+  for (const [name, done] of stored.done) {
+    const task = taskOf(job, name);
+    if (task === undefined) return `a result is recorded for ${name}, which is not planned`;
+    recordDone(job, task.kind === "map" ? job.map : job.reduce, task, done);
+  }
+  for (const [name, fails] of stored.fails) {
+    const task = taskOf(job, name);
+    if (task === undefined) return `failures are recorded for ${name}, which is not planned`;
+    task.userFailures = fails.user;
+    task.infraFailures = fails.infra;
+    task.firstError = fails.first;
+    task.lastError = fails.last;
+    job.attemptsFailed += fails.user;
+  }
+  return undefined;
+}
+
+function taskOf(job: Job, name: string) {
+  const parsed = parseTaskId(name);
+  if (parsed === undefined) return undefined;
+  return (parsed.kind === "map" ? job.map : job.reduce).tasks[parsed.index];
+}
+
+/** Chunks of an earlier, unfinished plan may lie beyond those of this one. */
+function joinChunks(chunks: SplitRecord[] | undefined): Split | undefined {
+  const count = chunks?.[0]?.chunks;
+  if (chunks === undefined || count === undefined) return undefined;
+  const split: Split = [];
+  for (let index = 0; index < count; index += 1) {
+    const chunk = chunks[index];
+    if (chunk === undefined || chunk.chunks !== count) return undefined;
+    split.push(...chunk.ranges);
+  }
+  return split;
+}
+
+/** Nobody can be running anything: no reason to wait. */
+function release(job: Job): void {
+  if (!job.held) return;
+  job.held = false;
+  queueAll(job.stage.kind === "reduce" ? job.reduce : job.map);
+}

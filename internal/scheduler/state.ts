@@ -1,0 +1,230 @@
+import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
+import type { FailureClass, JobError, JobState } from "../model/job.ts";
+import type { DoneRecord, JobRecord, ReportRecord } from "../model/records.ts";
+import type { Segments, Split, WorkerInfo } from "../model/task.ts";
+
+/** Times in milliseconds of the leader's monotonic clock unless a name says otherwise. */
+export interface SchedulerConfig {
+  heartbeatMs: number;
+  /** A lease lapses this long after its last heartbeat. */
+  leaseMs: number;
+  /** How long the leases of a broken connection wait for its return. */
+  reconnectMs: number;
+  backoffMinMs: number;
+  backoffMaxMs: number;
+  /** Failures not charged to the script after which a task gives up all the same. */
+  infraFailuresMax: number;
+  /** Jobs that plan or run at a time; the rest wait as `queued`. */
+  activeJobsMax: number;
+  queuedJobsMax: number;
+  /** Ended jobs are forgotten beyond this number, the oldest first, or this age. */
+  endedJobsMax: number;
+  endedAgeMaxMs: number;
+  /** Attempts lost in a row that put a worker on probation, and how long that lasts. */
+  probationLosses: number;
+  probationMs: number;
+}
+
+export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
+  heartbeatMs: 2_000,
+  leaseMs: 10_000,
+  reconnectMs: 3_000,
+  backoffMinMs: 500,
+  backoffMaxMs: 30_000,
+  infraFailuresMax: 100,
+  activeJobsMax: 64,
+  queuedJobsMax: 1_000,
+  endedJobsMax: 1_000,
+  endedAgeMaxMs: 7 * 24 * 3_600_000,
+  probationLosses: 3,
+  probationMs: 30_000,
+};
+
+export interface State {
+  readonly config: SchedulerConfig;
+  readonly epoch: number;
+  grants: number;
+  order: number;
+  jobs: Map<JobId, Job>;
+  workers: Map<WorkerId, Worker>;
+  attempts: Map<AttemptId, Attempt>;
+  /** Workers to consider for grants, in turn. May hold some without credit. */
+  idle: Set<WorkerId>;
+  hold: Hold | undefined;
+}
+
+/** After a takeover: tasks that may be running unknown to us wait for their workers to return. */
+export interface Hold {
+  untilMs: number;
+  expected: Set<WorkerId>;
+}
+
+export type TaskState =
+  | { kind: "pending" }
+  /** At least one live attempt that is not revoked. */
+  | { kind: "running" }
+  | { kind: "done"; done: DoneRecord };
+
+export interface Task {
+  kind: TaskKind;
+  index: number;
+  state: TaskState;
+  /** Live attempts, revoked ones included. */
+  attempts: Set<AttemptId>;
+  userFailures: number;
+  infraFailures: number;
+  firstError: JobError | undefined;
+  lastError: string;
+  /** Workers that failed it; others are tried first. */
+  avoid: Set<WorkerId>;
+}
+
+export interface Phase {
+  kind: TaskKind;
+  tasks: Task[];
+  /** Indexes that may be granted, oldest first; stale entries are skipped when met. */
+  ready: number[];
+  delayed: { index: number; atMs: number }[];
+  done: number;
+  /** Sums over done tasks. */
+  bytesIn: number;
+  recordsIn: number;
+  outputBytes: number;
+}
+
+export interface Job {
+  record: JobRecord;
+  stage: Stage;
+  map: Phase;
+  reduce: Phase;
+  splits: Split[];
+  splitBytes: number;
+  /** Outputs of all map tasks in task order, once the reduce stage has begun. */
+  sources: Segments[];
+  startedAtMs: number; // wall
+  counters: Map<string, number>;
+  /** Its pending tasks wait for the hold of a takeover to end. */
+  held: boolean;
+  /** Live attempts that are not revoked: what fairness compares. */
+  running: number;
+  attemptsFailed: number;
+  attemptsLost: number;
+}
+
+export type Stage =
+  | { kind: Exclude<JobState, "succeeded" | "failed" | "cancelled"> }
+  | {
+      kind: "ended";
+      report: ReportRecord;
+      /** draining: attempts must stop; sweeping: objects are deleted; done: only the report is left. */
+      cleanup: "draining" | "sweeping" | "done";
+      /** Keys to delete once the objects are gone. */
+      leftover: string[];
+    };
+
+export interface Attempt {
+  id: AttemptId;
+  job: JobId;
+  kind: TaskKind;
+  index: number;
+  worker: WorkerId;
+  deadlineMs: number;
+  /** Its task no longer counts on it; it lives on until its worker says it is gone. */
+  revoked: boolean;
+  bytesIn: number;
+  bytesTotal: number;
+  status: string;
+}
+
+export interface Worker {
+  info: WorkerInfo;
+  /** The stream it speaks on; undefined while it is away. */
+  session: number | undefined;
+  awayUntilMs: number;
+  grantsSent: number;
+  grantsSeen: number;
+  free: number;
+  attempts: Set<AttemptId>;
+  /** Attempts lost in a row. */
+  losses: number;
+  probationUntilMs: number;
+}
+
+export type LossReason = { class: FailureClass; message: string; logTail: string };
+
+export function newState(config: SchedulerConfig, epoch: number): State {
+  return {
+    config,
+    epoch,
+    grants: 0,
+    order: 0,
+    jobs: new Map(),
+    workers: new Map(),
+    attempts: new Map(),
+    idle: new Set(),
+    hold: undefined,
+  };
+}
+
+export function newPhase(kind: TaskKind, size: number): Phase {
+  const tasks = Array.from({ length: size }, (_, index) => newTask(kind, index));
+  return {
+    kind,
+    tasks,
+    ready: [],
+    delayed: [],
+    done: 0,
+    bytesIn: 0,
+    recordsIn: 0,
+    outputBytes: 0,
+  };
+}
+
+function newTask(kind: TaskKind, index: number): Task {
+  return {
+    kind,
+    index,
+    state: { kind: "pending" },
+    attempts: new Set(),
+    userFailures: 0,
+    infraFailures: 0,
+    firstError: undefined,
+    lastError: "",
+    avoid: new Set(),
+  };
+}
+
+export function newJob(record: JobRecord): Job {
+  return {
+    record,
+    stage: { kind: "queued" },
+    map: newPhase("map", 0),
+    reduce: newPhase("reduce", 0),
+    splits: [],
+    splitBytes: 0,
+    sources: [],
+    startedAtMs: 0,
+    counters: new Map(),
+    held: false,
+    running: 0,
+    attemptsFailed: 0,
+    attemptsLost: 0,
+  };
+}
+
+/** The phase whose tasks are granted now. */
+export function currentPhase(job: Job): Phase | undefined {
+  if (job.stage.kind === "map") return job.map;
+  if (job.stage.kind === "reduce") return job.reduce;
+  return undefined;
+}
+
+export function stateOf(job: Job): JobState {
+  return job.stage.kind === "ended" ? job.stage.report.state : job.stage.kind;
+}
+
+/** CONTAINER/PREFIX of the result. */
+export function outputOf(record: JobRecord): string {
+  if (record.spec.phase === "map") return `dfs-intermediate/${record.id}`;
+  return record.spec.output === "" ? `dfs-dest/${record.id}` : record.spec.output;
+}

@@ -1,0 +1,106 @@
+/**
+ * The scheduler's pure core: step(state, event) -> commands. It reads no clock,
+ * draws no random number and does no I/O, so a whole cluster can be simulated.
+ * `state` is changed in place; the caller runs events one at a time.
+ *
+ * Invariants, cited where they are relied on and checked by the simulation:
+ *
+ * S1  a task has at most one winner: `done` is entered once and never left.
+ * S2  an attempt has one live lease, on one worker; a worker never has more
+ *     leases than slots it offered.
+ * S3  a task that is not done and whose stage is current is running, ready,
+ *     delayed or held: never forgotten.
+ * S4  a reduce task is granted only when every map task is done, and its
+ *     sources are the winners' outputs.
+ * S5  from `committing` on a job can only succeed.
+ * S6  every completed attempt is answered by `settled`, so that no worker keeps
+ *     or deletes data on a guess.
+ * S7  an ended job is swept only when none of its attempts lives.
+ */
+import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
+import { assignTasks } from "./assign.ts";
+import type { Command, Event } from "./events.ts";
+import {
+  cancelJob,
+  expireJobs,
+  planFailed,
+  planned,
+  published,
+  startQueued,
+  submitJob,
+  swept,
+} from "./jobs.ts";
+import { answerQuery } from "./queries.ts";
+import type { State } from "./state.ts";
+import { disconnected, goodbye, hello, liftHold, ready, removeAwayWorkers } from "./workers.ts";
+
+export function step(state: State, event: Event): Command[] {
+  const out: Command[] = [];
+  handle(state, event, out);
+  if (event.kind !== "query") {
+    startQueued(state, out);
+    assignTasks(state, event.atMs, out);
+  }
+  return out;
+}
+
+function handle(state: State, event: Event, out: Command[]): void {
+  switch (event.kind) {
+    case "submit":
+      return submitJob(state, event, out);
+    case "cancel":
+      return cancelJob(state, event, out);
+    case "query":
+      return answerQuery(state, event, out);
+    case "planned":
+      return planned(state, event, out);
+    case "plan-failed":
+      return planFailed(state, event, out);
+    case "published":
+      return published(state, event, out);
+    case "swept":
+      return swept(state, event.job, out);
+    case "worker-disconnected":
+      return disconnected(state, event);
+    case "worker-message":
+      return workerMessage(state, event, out);
+    case "tick":
+      lapseLeases(state, event, out);
+      removeAwayWorkers(state, event.atMs, out);
+      liftHold(state, event.atMs);
+      wakeDelayed(state, event.atMs);
+      return expireJobs(state, event.wallMs, out);
+  }
+}
+
+type WorkerEvent = Extract<Event, { kind: "worker-message" }>;
+
+function workerMessage(state: State, event: WorkerEvent, out: Command[]): void {
+  const { message } = event;
+  if (message.kind === "hello") return hello(state, event, message, out);
+  const worker = state.workers.get(event.worker);
+  // Words of a stream that was replaced by a newer one are stale.
+  if (worker === undefined || worker.session !== event.session) return;
+  switch (message.kind) {
+    case "ready":
+      return ready(state, worker, message);
+    case "heartbeat":
+      return heartbeat(state, worker, message, event.atMs, out);
+    case "completed":
+      return completed(state, worker, message, event, out);
+    case "failed":
+      return failed(state, worker, message, event, out);
+    case "goodbye":
+      return goodbye(state, worker, event, out);
+  }
+}
+
+function wakeDelayed(state: State, atMs: number): void {
+  for (const job of state.jobs.values()) {
+    for (const phase of [job.map, job.reduce]) {
+      if (phase.delayed.length === 0) continue;
+      for (const entry of phase.delayed) if (entry.atMs <= atMs) phase.ready.push(entry.index);
+      phase.delayed = phase.delayed.filter((entry) => entry.atMs > atMs);
+    }
+  }
+}

@@ -1,0 +1,255 @@
+import { crc32, zstdCompressSync, zstdDecompressSync, constants as zlib } from "node:zlib";
+import { MrError } from "../model/errors.ts";
+
+/**
+ * A run: R segments, one a partition, then an index. A segment is a sequence of
+ * blocks of sorted records:
+ *
+ *   block   u32 flags (1: zstd) | u32 stored bytes | u32 raw bytes | u32 crc32 of the stored | bytes
+ *   record  varint count | varint key bytes | varint line bytes | line
+ *   index   R x (u64 offset | u64 bytes | u32 crc32 of these 16)
+ *
+ * A record's line is `key TAB value` without LF, and `count` says how often it
+ * occurs: the order of values inside a key is unspecified, so equal lines need
+ * not be kept apart. A reducer reads its own index entry alone.
+ */
+export const BLOCK_BYTES = 256 * 1024;
+const HEADER_BYTES = 16;
+export const INDEX_ENTRY_BYTES = 20;
+const FLAG_ZSTD = 1;
+/** A block is one record at least; beyond this its header is taken for damaged. */
+const BLOCK_BYTES_MAX = 1024 * 1024 * 1024;
+
+/** Where bytes of a run go; resolves when more may follow. */
+export type Sink = (chunk: Uint8Array) => Promise<void>;
+
+export interface IndexEntry {
+  offset: number;
+  bytes: number;
+}
+
+/** Writes one run, segment by segment. */
+export class RunWriter {
+  readonly index: IndexEntry[] = [];
+  private readonly sink: Sink;
+  private readonly compress: boolean;
+  private block = Buffer.allocUnsafe(BLOCK_BYTES + 4096);
+  private filled = 0;
+  private written = 0;
+  private segmentStart = 0;
+
+  constructor(sink: Sink, compress: boolean) {
+    this.sink = sink;
+    this.compress = compress;
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return this.written;
+  }
+
+  /** Adds a record; true when `flush` is due. Never waits, so that callers can loop tightly. */
+  add(count: number, keyBytes: number, from: Uint8Array, start: number, end: number): boolean {
+    const length = end - start;
+    const need = this.filled + length + 15;
+    if (need > this.block.length) this.grow(need);
+    let at = putVarint(this.block, this.filled, count);
+    at = putVarint(this.block, at, keyBytes);
+    at = putVarint(this.block, at, length);
+    if (length < 32) for (let i = start; i < end; i += 1) this.block[at++] = from[i] as number;
+    else {
+      this.block.set(from.subarray(start, end), at);
+      at += length;
+    }
+    this.filled = at;
+    return at >= BLOCK_BYTES;
+  }
+
+  private grow(need: number): void {
+    const block = Buffer.allocUnsafe(Math.max(need, this.block.length * 2));
+    this.block.copy(block, 0, 0, this.filled);
+    this.block = block;
+  }
+
+  async flush(): Promise<void> {
+    if (this.filled === 0) return;
+    const raw = this.block.subarray(0, this.filled);
+    const stored = this.compress ? compressed(raw) : raw;
+    const header = Buffer.allocUnsafe(HEADER_BYTES);
+    header.writeUInt32LE(this.compress ? FLAG_ZSTD : 0, 0);
+    header.writeUInt32LE(stored.length, 4);
+    header.writeUInt32LE(raw.length, 8);
+    header.writeUInt32LE(crc32(stored), 12);
+    await this.sink(header);
+    await this.sink(stored);
+    this.written += HEADER_BYTES + stored.length;
+    this.filled = 0;
+    if (this.block.length > 4 * BLOCK_BYTES) this.block = Buffer.allocUnsafe(BLOCK_BYTES + 4096);
+  }
+
+  async endSegment(): Promise<void> {
+    await this.flush();
+    this.index.push({ offset: this.segmentStart, bytes: this.written - this.segmentStart });
+    this.segmentStart = this.written;
+  }
+
+  /** Writes the index; returns where it begins. */
+  async end(): Promise<number> {
+    const indexOffset = this.written;
+    const bytes = Buffer.alloc(this.index.length * INDEX_ENTRY_BYTES);
+    this.index.forEach((entry, i) => {
+      const at = i * INDEX_ENTRY_BYTES;
+      bytes.writeBigUInt64LE(BigInt(entry.offset), at);
+      bytes.writeBigUInt64LE(BigInt(entry.bytes), at + 8);
+      bytes.writeUInt32LE(crc32(bytes.subarray(at, at + 16)), at + 16);
+    });
+    await this.sink(bytes);
+    this.written += bytes.length;
+    return indexOffset;
+  }
+}
+
+export function parseIndexEntry(bytes: Buffer): IndexEntry {
+  if (bytes.length !== INDEX_ENTRY_BYTES || crc32(bytes.subarray(0, 16)) !== bytes.readUInt32LE(16))
+    throw new MrError("corrupt", "the index of a map output is damaged");
+  return {
+    offset: Number(bytes.readBigUInt64LE(0)),
+    bytes: Number(bytes.readBigUInt64LE(8)),
+  };
+}
+
+/** Cuts a stream of bytes into verified, decompressed blocks. */
+export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
+  let pending: Buffer[] = [];
+  let size = 0;
+  let need = HEADER_BYTES;
+  for await (const chunk of chunks) {
+    pending.push(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length));
+    size += chunk.length;
+    if (size < need) continue;
+    const bytes = pending.length === 1 ? (pending[0] as Buffer) : Buffer.concat(pending);
+    let at = 0;
+    while (bytes.length - at >= HEADER_BYTES) {
+      const stored = bytes.readUInt32LE(at + 4);
+      if (stored > BLOCK_BYTES_MAX) throw damaged();
+      need = HEADER_BYTES + stored;
+      if (bytes.length - at < need) break;
+      yield openBlock(bytes.subarray(at, at + need));
+      at += need;
+      need = HEADER_BYTES;
+    }
+    pending = [Buffer.from(bytes.subarray(at))];
+    size = bytes.length - at;
+  }
+  if (size > 0) throw new MrError("corrupt", "a map output ends inside a block");
+}
+
+function openBlock(bytes: Buffer): Buffer {
+  const stored = bytes.subarray(HEADER_BYTES);
+  if (crc32(stored) !== bytes.readUInt32LE(12)) throw damaged();
+  const raw = (bytes.readUInt32LE(0) & FLAG_ZSTD) !== 0 ? decompressed(stored) : stored;
+  if (raw.length !== bytes.readUInt32LE(8)) throw damaged();
+  return raw;
+}
+
+function damaged(): MrError {
+  return new MrError("corrupt", "a block of a map output does not match its checksum");
+}
+
+function compressed(raw: Buffer): Buffer {
+  return zstdCompressSync(raw, { params: { [zlib.ZSTD_c_compressionLevel]: 1 } });
+}
+
+function decompressed(stored: Buffer): Buffer {
+  try {
+    return zstdDecompressSync(stored);
+  } catch {
+    throw damaged();
+  }
+}
+
+function putVarint(into: Buffer, at: number, value: number): number {
+  let rest = value;
+  let next = at;
+  while (rest > 127) {
+    into[next++] = (rest % 128) | 128;
+    rest = Math.floor(rest / 128);
+  }
+  into[next] = rest;
+  return next + 1;
+}
+
+/** Steps through the records of sorted blocks. */
+export class RunCursor {
+  block: Buffer = Buffer.alloc(0);
+  count = 0;
+  keyBytes = 0;
+  /** The line is block[lineStart, lineEnd). */
+  lineStart = 0;
+  lineEnd = 0;
+  /** The key's first 6 bytes as a number: most comparisons end here. */
+  prefix = 0;
+  private readonly blocks: AsyncIterator<Buffer>;
+  private ahead: Promise<IteratorResult<Buffer>> | undefined;
+
+  constructor(blocks: AsyncIterable<Buffer>) {
+    this.blocks = blocks[Symbol.asyncIterator]();
+  }
+
+  /** Moves to the next record within the block; false at the block's end. */
+  advance(): boolean {
+    const { block } = this;
+    let at = this.lineEnd;
+    if (at >= block.length) return false;
+    this.count = this.varint(at);
+    at = this.varintEnd;
+    this.keyBytes = this.varint(at);
+    at = this.varintEnd;
+    const length = this.varint(at);
+    this.lineStart = this.varintEnd;
+    this.lineEnd = this.lineStart + length;
+    if (this.lineEnd > block.length || this.keyBytes > length) throw damaged();
+    this.prefix = prefixOf(block, this.lineStart, this.keyBytes);
+    return true;
+  }
+
+  /** Loads the next block and stands on its first record; false at the run's end. */
+  async nextBlock(): Promise<boolean> {
+    const next = await (this.ahead ?? this.blocks.next());
+    if (next.done === true) return false;
+    this.ahead = this.blocks.next();
+    // Whoever asks for the block is told of its failure.
+    this.ahead.catch(() => undefined);
+    this.block = next.value;
+    this.lineEnd = 0;
+    return this.advance();
+  }
+
+  async close(): Promise<void> {
+    await this.ahead?.catch(() => undefined);
+    await this.blocks.return?.();
+  }
+
+  private varintEnd = 0;
+
+  private varint(from: number): number {
+    let at = from;
+    let value = 0;
+    let scale = 1;
+    let byte = 128;
+    while (byte > 127) {
+      if (at >= this.block.length) throw damaged();
+      byte = this.block[at++] as number;
+      value += (byte & 127) * scale;
+      scale *= 128;
+    }
+    this.varintEnd = at;
+    return value;
+  }
+}
+
+export function prefixOf(bytes: Uint8Array, start: number, length: number): number {
+  let prefix = 0;
+  for (let i = 0; i < 6; i += 1) prefix = prefix * 256 + (i < length ? (bytes[start + i] as number) : 0);
+  return prefix;
+}

@@ -1,0 +1,75 @@
+import { createReadStream } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { fanInGroups, MERGE_FAN_IN, mergeRuns, type RecordSink } from "./merge.ts";
+import { type IndexEntry, RunCursor, RunWriter, readBlocks } from "./run_format.ts";
+
+/** Opens one sorted segment, from its first byte. */
+export type OpenSegment = () => AsyncIterable<Uint8Array>;
+
+const READ_BYTES = 256 * 1024;
+
+/** Runs on local disk, in a folder that its owner removes as a whole. */
+export class SpillFolder {
+  private readonly folder: string;
+  private serial = 0;
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** Writes a run; returns an opener for each of its segments. */
+  async write(fill: (writer: RunWriter) => Promise<void>): Promise<OpenSegment[]> {
+    this.serial += 1;
+    const path = join(this.folder, `spill-${this.serial}`);
+    const file = await open(path, "wx", 0o600);
+    let index: IndexEntry[];
+    try {
+      const writer = new RunWriter((chunk) => writeFully(file, chunk), false);
+      await fill(writer);
+      index = writer.index;
+    } finally {
+      await file.close();
+    }
+    return index.map((entry) => () => readFileRange(path, entry));
+  }
+}
+
+async function* readFileRange(path: string, { offset, bytes }: IndexEntry) {
+  if (bytes === 0) return;
+  const end = offset + bytes - 1;
+  yield* createReadStream(path, { start: offset, end, highWaterMark: READ_BYTES });
+}
+
+async function writeFully(file: FileHandle, chunk: Uint8Array): Promise<void> {
+  let rest = chunk;
+  while (rest.length > 0) {
+    const { bytesWritten } = await file.write(rest);
+    rest = rest.subarray(bytesWritten);
+  }
+}
+
+/** Merges any number of sorted segments into the sink; beyond the fan-in, by way of spilled runs. */
+export async function mergeSegments(
+  segments: OpenSegment[],
+  sink: RecordSink,
+  spill: SpillFolder,
+): Promise<void> {
+  let rest = segments;
+  while (rest.length > MERGE_FAN_IN) {
+    const merged: OpenSegment[] = [];
+    for (const group of fanInGroups(rest)) {
+      const run = await spill.write(async (writer) => {
+        await mergeRuns(group.map(cursorOf), writer);
+        await writer.endSegment();
+      });
+      merged.push(...run);
+    }
+    rest = merged;
+  }
+  await mergeRuns(rest.map(cursorOf), sink);
+}
+
+function cursorOf(open: OpenSegment): RunCursor {
+  return new RunCursor(readBlocks(open()));
+}

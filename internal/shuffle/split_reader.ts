@@ -1,0 +1,95 @@
+import type { InputRange } from "../model/task.ts";
+import { indexOfTerminator, LineNormalizer } from "./lines.ts";
+
+/** Reads bytes [start, start + length) of the range's blob, in the version the plan saw. */
+export type ReadBytes = (
+  range: InputRange,
+  start: number,
+  length: number,
+) => AsyncIterable<Uint8Array>;
+
+const LF = 10;
+const CR = 13;
+const BEYOND_BYTES = 64 * 1024;
+
+/**
+ * The records whose first byte lies in the range, each ended by one LF. The last
+ * one may reach beyond the range, over the whole rest of the blob if need be.
+ */
+export async function* readSplitRange(
+  range: InputRange,
+  read: ReadBytes,
+): AsyncIterable<Uint8Array> {
+  const end = Math.min(range.start + range.length, range.size);
+  const normalizer = new LineNormalizer();
+  const finder = new StartFinder(range.start);
+  let lastByte = -1;
+  let began = false;
+  // The byte before tells whether a record begins at `start`.
+  const from = Math.max(0, range.start - 1);
+  for await (const chunk of read(range, from, end - from)) {
+    const records = finder.skip(chunk);
+    lastByte = chunk.length > 0 ? (chunk[chunk.length - 1] as number) : lastByte;
+    if (records.length === 0) continue;
+    began = true;
+    yield normalizer.push(records);
+  }
+  if (!began) return;
+  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, end, read, normalizer);
+  yield normalizer.end();
+}
+
+/** The rest of the record that is open at `end`. */
+async function* finishRecord(
+  range: InputRange,
+  end: number,
+  read: ReadBytes,
+  normalizer: LineNormalizer,
+): AsyncIterable<Uint8Array> {
+  let at = end;
+  let size = BEYOND_BYTES;
+  while (at < range.size) {
+    const length = Math.min(size, range.size - at);
+    for await (const chunk of read(range, at, length)) {
+      const stop = indexOfTerminator(chunk, 0);
+      if (stop >= 0) {
+        yield normalizer.push(chunk.subarray(0, stop + 1));
+        return;
+      }
+      yield normalizer.push(chunk);
+    }
+    at += length;
+    size *= 2;
+  }
+}
+
+/** Passes over the rest of a record that began before the range. */
+class StartFinder {
+  private state: "before" | "inside" | "after-cr" | "found";
+
+  constructor(start: number) {
+    this.state = start === 0 ? "found" : "before";
+  }
+
+  /** The part of the chunk that belongs to records beginning in the range. */
+  skip(chunk: Uint8Array): Uint8Array {
+    let at = 0;
+    while (this.state !== "found" && at < chunk.length) {
+      const byte = chunk[at] as number;
+      if (this.state === "after-cr") {
+        if (byte === LF) at += 1;
+        this.state = "found";
+      } else if (this.state === "before") {
+        // This is the one byte before the range.
+        this.state = byte === LF ? "found" : byte === CR ? "after-cr" : "inside";
+        at += 1;
+      } else {
+        const stop = indexOfTerminator(chunk, at);
+        if (stop < 0) return chunk.subarray(chunk.length);
+        this.state = chunk[stop] === CR ? "after-cr" : "found";
+        at = stop + 1;
+      }
+    }
+    return this.state === "found" ? chunk.subarray(at) : chunk.subarray(chunk.length);
+  }
+}

@@ -1,0 +1,295 @@
+import { createHash, randomUUID } from "node:crypto";
+import {
+  BlobServiceClient,
+  type BlockBlobClient,
+  type ContainerClient,
+  RestError,
+} from "@azure/storage-blob";
+import { MrError, messageOf } from "../../model/errors.ts";
+import { blobNameFault, containerNameFault, prefixFault } from "../../model/names.ts";
+import type {
+  ObjectInfo,
+  ObjectStore,
+  ReadOptions,
+  StagedObject,
+} from "../../model/object_store.ts";
+import type { Receipt } from "../../model/task.ts";
+import { resumingRead } from "./resuming_read.ts";
+
+/** Azure refuses a blob of more than 50,000 blocks: 8 MiB each make 390 GiB. */
+const BLOCK_BYTES = 8 * 1024 * 1024;
+/** One request, retries included, may take this long. */
+const REQUEST_MS = 120_000;
+const TOKEN_METADATA = "mrtoken";
+
+/** The object store of a cluster: Azure Blob Storage (Azurite in tests). */
+export class AzureStore implements ObjectStore {
+  readonly remote = true;
+  private readonly service: BlobServiceClient;
+
+  constructor(connectionString: string) {
+    try {
+      this.service = BlobServiceClient.fromConnectionString(connectionString, {
+        retryOptions: {
+          maxTries: 6,
+          tryTimeoutInMs: 30_000,
+          retryDelayInMs: 200,
+          maxRetryDelayInMs: 5_000,
+        },
+      });
+    } catch {
+      // The SDK's own message may quote the string, and with it the key.
+      throw new MrError("invalid", "the Blob connection string is not valid");
+    }
+  }
+
+  async containers(): Promise<string[]> {
+    const names: string[] = [];
+    try {
+      for await (const { name } of this.service.listContainers()) names.push(name);
+    } catch (error) {
+      throw storageError(error);
+    }
+    return names;
+  }
+
+  async containerExists(container: string): Promise<boolean> {
+    return call((abortSignal) => this.container(container).exists({ abortSignal }));
+  }
+
+  async ensureContainer(container: string): Promise<void> {
+    await call((abortSignal) => this.container(container).createIfNotExists({ abortSignal }));
+  }
+
+  async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
+    const fault = prefixFault(prefix);
+    if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
+    try {
+      for await (const blob of this.container(container).listBlobsFlat({ prefix }))
+        yield {
+          name: blob.name,
+          size: blob.properties.contentLength ?? 0,
+          etag: plainEtag(blob.properties.etag),
+        };
+    } catch (error) {
+      throw storageError(error);
+    }
+  }
+
+  async head(container: string, name: string): Promise<ObjectInfo | undefined> {
+    try {
+      const found = await call((abortSignal) =>
+        this.blob(container, name).getProperties({ abortSignal }),
+      );
+      return { name, size: found.contentLength ?? 0, etag: plainEtag(found.etag) };
+    } catch (error) {
+      if (MrError.is(error, "not_found")) return undefined;
+      throw error;
+    }
+  }
+
+  async *read(
+    container: string,
+    name: string,
+    options: ReadOptions = {},
+  ): AsyncIterable<Uint8Array> {
+    const blob = this.blob(container, name);
+    try {
+      yield* resumingRead(blob, options);
+    } catch (error) {
+      // Azure answers a read that starts at or beyond the end with 416.
+      if (error instanceof RestError && error.statusCode === 416) return;
+      throw storageError(error);
+    }
+  }
+
+  async stage(container: string, name: string, owner: string): Promise<StagedObject> {
+    return new AzureStaged(this.blob(container, name), { container, name }, owner);
+  }
+
+  async publish(receipt: Receipt): Promise<void> {
+    const blob = this.blob(receipt.container, receipt.name);
+    const ids = blockIds(receipt.token);
+    try {
+      await call((abortSignal) =>
+        blob.commitBlockList(ids, {
+          abortSignal,
+          metadata: { [TOKEN_METADATA]: stagingId(receipt.token) },
+        }),
+      );
+    } catch (error) {
+      // O2: committed before, and the reply or its leader was lost.
+      if (!(await this.carries(blob, stagingId(receipt.token)))) throw error;
+    }
+  }
+
+  private async carries(blob: BlockBlobClient, token: string): Promise<boolean> {
+    const found = await call((abortSignal) => blob.getProperties({ abortSignal })).catch(
+      () => undefined,
+    );
+    return found?.metadata?.[TOKEN_METADATA] === token;
+  }
+
+  /** Azure itself drops blocks that are not committed within a week. */
+  async discard(_receipt: Receipt): Promise<void> {}
+
+  async discardStaged(_container: string, _ownerPrefix: string): Promise<void> {}
+
+  async create(container: string, name: string, bytes: Uint8Array): Promise<"created" | "exists"> {
+    const token = randomUUID();
+    const blob = this.blob(container, name);
+    try {
+      await call((abortSignal) =>
+        blob.upload(Buffer.from(bytes), bytes.length, {
+          abortSignal,
+          conditions: { ifNoneMatch: "*" },
+          metadata: { [TOKEN_METADATA]: token },
+        }),
+      );
+      return "created";
+    } catch (error) {
+      if (!MrError.is(error, "exists") && !MrError.is(error, "changed")) throw error;
+      // A retry after a lost reply meets the object that its first try made.
+      return (await this.carries(blob, token)) ? "created" : "exists";
+    }
+  }
+
+  async put(
+    container: string,
+    name: string,
+    body: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<ObjectInfo> {
+    const staged = new AzureStaged(this.blob(container, name), { container, name }, randomUUID());
+    for await (const chunk of body) {
+      signal?.throwIfAborted();
+      await staged.write(chunk);
+    }
+    await this.publish(await staged.seal());
+    const info = await this.head(container, name);
+    if (info === undefined) throw new MrError("unavailable", `${name} was deleted meanwhile`);
+    return info;
+  }
+
+  async delete(container: string, name: string): Promise<void> {
+    await call((abortSignal) => this.blob(container, name).deleteIfExists({ abortSignal }));
+  }
+
+  async close(): Promise<void> {}
+
+  private container(container: string): ContainerClient {
+    const fault = containerNameFault(container);
+    if (fault !== undefined) throw new MrError("invalid", `container ${container}: ${fault}`);
+    return this.service.getContainerClient(container);
+  }
+
+  private blob(container: string, name: string): BlockBlobClient {
+    const fault = blobNameFault(name);
+    if (fault !== undefined) throw new MrError("invalid", `${name}: ${fault}`);
+    return this.container(container).getBlockBlobClient(name);
+  }
+}
+
+/** Uncommitted blocks under ids that no other attempt has; one upload runs while the next fills. */
+class AzureStaged implements StagedObject {
+  private readonly blob: BlockBlobClient;
+  private readonly place: { container: string; name: string };
+  private readonly idPrefix: string;
+  private buffer = Buffer.allocUnsafe(0);
+  private filled = 0;
+  private blocks = 0;
+  private size = 0;
+  private upload: Promise<unknown> = Promise.resolve();
+
+  constructor(blob: BlockBlobClient, place: { container: string; name: string }, owner: string) {
+    this.blob = blob;
+    this.place = place;
+    this.idPrefix = createHash("sha256")
+      .update(`${owner} ${randomUUID()}`)
+      .digest("hex")
+      .slice(0, 24);
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    let rest = chunk;
+    while (rest.length > 0) {
+      if (this.buffer.length === 0) this.buffer = Buffer.allocUnsafe(BLOCK_BYTES);
+      const taken = Math.min(rest.length, BLOCK_BYTES - this.filled);
+      this.buffer.set(rest.subarray(0, taken), this.filled);
+      this.filled += taken;
+      this.size += taken;
+      rest = rest.subarray(taken);
+      if (this.filled === BLOCK_BYTES) await this.flush();
+    }
+  }
+
+  private async flush(): Promise<void> {
+    const block = this.buffer.subarray(0, this.filled);
+    const id = blockId(this.idPrefix, this.blocks);
+    this.blocks += 1;
+    this.buffer = Buffer.allocUnsafe(0);
+    this.filled = 0;
+    await this.upload;
+    this.upload = call((abortSignal) =>
+      this.blob.stageBlock(id, block, block.length, { abortSignal }),
+    );
+    // Whoever writes next, or seals, is told; until then it is not unhandled.
+    this.upload.catch(() => undefined);
+  }
+
+  async seal(): Promise<Receipt> {
+    if (this.filled > 0) await this.flush();
+    await this.upload;
+    return { ...this.place, size: this.size, token: `${this.idPrefix}:${this.blocks}` };
+  }
+
+  async discard(): Promise<void> {
+    await this.upload.catch(() => undefined);
+  }
+}
+
+/** All block ids of a blob must have one length. */
+function blockId(prefix: string, index: number): string {
+  return Buffer.from(`${prefix}-${String(index).padStart(6, "0")}`).toString("base64");
+}
+
+function blockIds(token: string): string[] {
+  const match = /^([0-9a-f]{24}):(\d{1,5})$/.exec(token);
+  if (match === null) throw new MrError("corrupt", "not a receipt of this store");
+  return Array.from({ length: Number(match[2]) }, (_, index) => blockId(match[1] ?? "", index));
+}
+
+function stagingId(token: string): string {
+  return token.slice(0, 24);
+}
+
+/** A listing gives etags bare, a response header quoted. */
+function plainEtag(etag: string | undefined): string {
+  return (etag ?? "").replaceAll('"', "");
+}
+
+async function call<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  try {
+    return await body(AbortSignal.timeout(REQUEST_MS));
+  } catch (error) {
+    throw storageError(error);
+  }
+}
+
+function storageError(error: unknown): MrError {
+  if (error instanceof MrError) return error;
+  if (error instanceof RestError) {
+    const message = `storage: ${error.code ?? error.name}`;
+    if (error.statusCode === 404) return new MrError("not_found", message, { cause: error });
+    if (error.statusCode === 412) return new MrError("changed", message, { cause: error });
+    if (error.statusCode === 409) return new MrError("exists", message, { cause: error });
+    if (error.statusCode === 401 || error.statusCode === 403)
+      return new MrError("internal", `${message}: access denied`, { cause: error });
+    return new MrError("unavailable", `${message} (${error.statusCode ?? "no answer"})`, {
+      cause: error,
+    });
+  }
+  if ((error as Error).name === "AbortError" || (error as Error).name === "TimeoutError")
+    return new MrError("unavailable", "storage: no answer in time", { cause: error });
+  return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });
+}

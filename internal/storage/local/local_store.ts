@@ -1,0 +1,345 @@
+import { constants, createReadStream } from "node:fs";
+import {
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  unlink,
+} from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { MrError, messageOf } from "../../model/errors.ts";
+import { blobNameFault, containerNameFault, prefixFault } from "../../model/names.ts";
+import type {
+  ObjectInfo,
+  ObjectStore,
+  ReadOptions,
+  StagedObject,
+} from "../../model/object_store.ts";
+import type { Receipt } from "../../model/task.ts";
+
+/**
+ * The object store of one machine: a folder, in which a container is a
+ * sub-folder and an object a file. Staged objects lie in `.staging` (no valid
+ * container name) on the same file system, so that publishing is a rename.
+ */
+const STAGING = ".staging";
+const READ_BYTES = 1024 * 1024;
+
+export class LocalStore implements ObjectStore {
+  readonly remote = false;
+  private readonly root: string;
+  private serial = 0;
+
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  async containers(): Promise<string[]> {
+    const entries = await readdir(this.root, { withFileTypes: true }).catch(ignoreMissing);
+    return (entries ?? [])
+      .filter((entry) => entry.isDirectory() && containerNameFault(entry.name) === undefined)
+      .map((entry) => entry.name)
+      .toSorted();
+  }
+
+  async containerExists(container: string): Promise<boolean> {
+    const found = await stat(this.folder(container)).catch(ignoreMissing);
+    return found?.isDirectory() ?? false;
+  }
+
+  async ensureContainer(container: string): Promise<void> {
+    await guard(mkdir(this.folder(container), { recursive: true }));
+  }
+
+  async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
+    const fault = prefixFault(prefix);
+    if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
+    if (!(await this.containerExists(container)))
+      throw new MrError("not_found", `no container ${container}`);
+    yield* this.walk(container, "", prefix);
+  }
+
+  private async *walk(
+    container: string,
+    folder: string,
+    prefix: string,
+  ): AsyncIterable<ObjectInfo> {
+    const entries = await readdir(join(this.folder(container), folder), {
+      withFileTypes: true,
+    }).catch(ignoreMissing);
+    // A folder sorts by its name with the slash, as its objects do.
+    const names = (entries ?? [])
+      .filter((entry) => entry.isDirectory() || entry.isFile())
+      .map((entry) => folder + entry.name + (entry.isDirectory() ? "/" : ""))
+      .filter((name) => name.startsWith(prefix) || prefix.startsWith(name))
+      .toSorted(byBytes);
+    for (const name of names) {
+      if (name.endsWith("/")) yield* this.walk(container, name, prefix);
+      else if (name.startsWith(prefix)) {
+        const info = await this.head(container, name);
+        if (info !== undefined) yield info;
+      }
+    }
+  }
+
+  async head(container: string, name: string): Promise<ObjectInfo | undefined> {
+    // bigint: an etag must tell apart two writes within one millisecond.
+    const found = await lstat(this.file(container, name), { bigint: true }).catch(ignoreMissing);
+    if (found === undefined || !found.isFile()) return undefined;
+    return { name, size: Number(found.size), etag: etagOf(found) };
+  }
+
+  async *read(
+    container: string,
+    name: string,
+    options: ReadOptions = {},
+  ): AsyncIterable<Uint8Array> {
+    const file = await this.openForRead(container, name);
+    try {
+      const found = await file.stat({ bigint: true });
+      const etag = etagOf(found);
+      if (options.etag !== undefined && options.etag !== etag)
+        throw new MrError("changed", `${container}/${name} was changed since it was listed`);
+      const start = options.start ?? 0;
+      const end = Math.min(Number(found.size), start + (options.length ?? Number(found.size)));
+      if (end > start) {
+        const stream = createReadStream("", {
+          fd: file,
+          start,
+          end: end - 1,
+          autoClose: false,
+          highWaterMark: READ_BYTES,
+        });
+        let rest = end - start;
+        for await (const chunk of stream as AsyncIterable<Buffer>) {
+          options.signal?.throwIfAborted();
+          rest -= chunk.length;
+          yield chunk;
+        }
+        if (rest > 0) throw new MrError("changed", `${container}/${name} shrank while it was read`);
+      }
+      // Written over in place, it would be another version now.
+      if (options.etag !== undefined && etagOf(await file.stat({ bigint: true })) !== etag)
+        throw new MrError("changed", `${container}/${name} was changed while it was read`);
+    } catch (error) {
+      throw storageError(error);
+    } finally {
+      await file.close();
+    }
+  }
+
+  private async openForRead(container: string, name: string): Promise<FileHandle> {
+    const path = this.file(container, name);
+    try {
+      const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+      if ((await file.stat()).isFile()) return file;
+      await file.close();
+    } catch (error) {
+      if (!isMissing(error)) throw storageError(error);
+    }
+    throw new MrError("not_found", `no object ${container}/${name}`);
+  }
+
+  async stage(container: string, name: string, owner: string): Promise<StagedObject> {
+    this.file(container, name); // refuses bad names now, not at publish
+    this.serial += 1;
+    const token = `${owner}/${process.pid}-${this.serial}-${Date.now()}`;
+    const path = this.staged(container, token);
+    const file = await guard(withFolder(path, () => open(path, "wx")));
+    return new LocalStaged(file, { container, name, size: 0, token }, (r) => this.discard(r));
+  }
+
+  async publish(receipt: Receipt): Promise<void> {
+    const from = this.staged(receipt.container, receipt.token);
+    const to = this.file(receipt.container, receipt.name);
+    try {
+      await withFolder(to, () => rename(from, to));
+      await this.pruneStaging(dirname(from));
+    } catch (error) {
+      if (!isMissing(error)) throw storageError(error);
+      // O2: it was renamed before, perhaps by a leader that died since.
+      const there = await this.head(receipt.container, receipt.name);
+      if (there?.size !== receipt.size)
+        throw new MrError("corrupt", `the staged object of ${receipt.name} is gone`);
+    }
+  }
+
+  async discard(receipt: Receipt): Promise<void> {
+    const path = this.staged(receipt.container, receipt.token);
+    await rm(path, { force: true });
+    await this.pruneStaging(dirname(path));
+  }
+
+  async discardStaged(container: string, ownerPrefix: string): Promise<void> {
+    const path = this.staged(container, ownerPrefix);
+    await guard(rm(path, { recursive: true, force: true }));
+    await this.pruneStaging(dirname(path));
+  }
+
+  /** Removes folders that have become empty, up to the staging folder. */
+  private async pruneStaging(folder: string): Promise<void> {
+    const top = join(this.root, STAGING);
+    for (let at = folder; at.length > top.length && at.startsWith(top); at = dirname(at))
+      if (!(await removedEmpty(at))) return;
+  }
+
+  async create(container: string, name: string, bytes: Uint8Array): Promise<"created" | "exists"> {
+    const staged = await this.stage(container, name, "create");
+    await staged.write(bytes);
+    const receipt = await staged.seal();
+    const to = this.file(container, name);
+    try {
+      // Unlike rename, link fails where there is something already.
+      await withFolder(to, () => link(this.staged(container, receipt.token), to));
+      return "created";
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EEXIST") return "exists";
+      throw storageError(error);
+    } finally {
+      await this.discard(receipt);
+    }
+  }
+
+  async put(
+    container: string,
+    name: string,
+    body: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<ObjectInfo> {
+    if (!(await this.containerExists(container)))
+      throw new MrError("not_found", `no container ${container}`);
+    const staged = await this.stage(container, name, "put");
+    try {
+      for await (const chunk of body) {
+        signal?.throwIfAborted();
+        await staged.write(chunk);
+      }
+      await this.publish(await staged.seal());
+    } catch (error) {
+      await staged.discard();
+      throw storageError(error);
+    }
+    const info = await this.head(container, name);
+    if (info === undefined) throw new MrError("unavailable", `${name} was deleted meanwhile`);
+    return info;
+  }
+
+  async delete(container: string, name: string): Promise<void> {
+    const path = this.file(container, name);
+    await unlink(path).catch((error) => {
+      if (!isMissing(error)) throw storageError(error);
+    });
+    const top = this.folder(container);
+    for (let at = dirname(path); at.length > top.length; at = dirname(at))
+      if (!(await removedEmpty(at))) return;
+  }
+
+  async close(): Promise<void> {}
+
+  private folder(container: string): string {
+    const fault = containerNameFault(container);
+    if (fault !== undefined) throw new MrError("invalid", `container ${container}: ${fault}`);
+    return join(this.root, container);
+  }
+
+  private file(container: string, name: string): string {
+    const fault = blobNameFault(name);
+    if (fault !== undefined) throw new MrError("invalid", `${name}: ${fault}`);
+    return join(this.folder(container), name);
+  }
+
+  private staged(container: string, token: string): string {
+    const fault = containerNameFault(container) ?? blobNameFault(token);
+    if (fault !== undefined) throw new MrError("invalid", `receipt: ${fault}`);
+    return join(this.root, STAGING, container, token);
+  }
+}
+
+class LocalStaged implements StagedObject {
+  private readonly file: FileHandle;
+  private readonly receipt: Receipt;
+  private readonly forget: (receipt: Receipt) => Promise<void>;
+
+  constructor(file: FileHandle, receipt: Receipt, forget: (receipt: Receipt) => Promise<void>) {
+    this.file = file;
+    this.receipt = receipt;
+    this.forget = forget;
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    let rest = chunk;
+    while (rest.length > 0) {
+      const { bytesWritten } = await guard(this.file.write(rest));
+      rest = rest.subarray(bytesWritten);
+    }
+    this.receipt.size += chunk.length;
+  }
+
+  async seal(): Promise<Receipt> {
+    await guard(this.file.datasync());
+    await this.file.close();
+    return { ...this.receipt };
+  }
+
+  async discard(): Promise<void> {
+    await this.file.close().catch(() => undefined);
+    await this.forget(this.receipt);
+  }
+}
+
+/** Makes a file's folder first; another may remove it, being empty, before the file is there. */
+async function withFolder<T>(path: string, body: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    await mkdir(dirname(path), { recursive: true });
+    try {
+      return await body();
+    } catch (error) {
+      if (!isMissing(error) || tries === 3) throw error;
+    }
+  }
+}
+
+async function removedEmpty(folder: string): Promise<boolean> {
+  return rmdir(folder).then(
+    () => true,
+    () => false,
+  );
+}
+
+function etagOf(found: { mtimeNs: bigint; size: bigint; ino: bigint }): string {
+  return `${found.mtimeNs.toString(36)}-${found.size.toString(36)}-${found.ino.toString(36)}`;
+}
+
+function byBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+function isMissing(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code;
+  return code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP";
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (isMissing(error)) return undefined;
+  throw storageError(error);
+}
+
+async function guard<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw storageError(error);
+  }
+}
+
+function storageError(error: unknown): MrError {
+  if (error instanceof MrError) return error;
+  if ((error as Error).name === "AbortError") return new MrError("aborted", "aborted");
+  return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });
+}

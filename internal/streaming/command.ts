@@ -1,0 +1,91 @@
+import { execFile } from "node:child_process";
+import { constants } from "node:fs";
+import { access, open } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { promisify } from "node:util";
+import { MrError } from "../model/errors.ts";
+
+/** Where a script's own programs are looked for: not the worker's PATH, which is the operator's. */
+export const SCRIPT_PATH = "/usr/local/bin:/usr/bin:/bin";
+
+/** Splits a command at spaces; quotes keep words together. There is no shell. */
+export function splitCommand(command: string): string[] {
+  const words: string[] = [];
+  for (const match of command.matchAll(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g))
+    words.push(match[0].replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
+  return words;
+}
+
+/**
+ * The argument vector for a script in its working directory: by its `#!` line,
+ * by its extension, or as it is.
+ * @throws MrError `user` when there is nothing that could run it.
+ */
+export async function resolveCommand(script: string, args: string[]): Promise<string[]> {
+  const first = await firstLine(script);
+  const extension = script.slice(script.lastIndexOf(".") + 1);
+  if (first.startsWith("#!")) {
+    const words = first.slice(2).trim().split(/\s+/);
+    const named = words[0]?.endsWith("/env") ? words.slice(words[1] === "-S" ? 2 : 1) : words;
+    const [program = "", ...options] = named;
+    return [await resolveProgram(program), ...options, script, ...args];
+  }
+  if (extension === "py") return [await resolveProgram("python3"), script, ...args];
+  if (["js", "mjs", "cjs", "ts"].includes(extension)) return [process.execPath, script, ...args];
+  return [script, ...args];
+}
+
+async function firstLine(path: string): Promise<string> {
+  const file = await open(path);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(256), 0, 256, 0);
+    return buffer.subarray(0, bytesRead).toString("latin1").split(/\r?\n/, 1)[0] ?? "";
+  } finally {
+    await file.close();
+  }
+}
+
+const programs = new Map<string, Promise<string>>();
+
+/** The executable of an interpreter, found once in the life of this process. */
+function resolveProgram(program: string): Promise<string> {
+  const name = program.slice(program.lastIndexOf("/") + 1);
+  let found = programs.get(program);
+  if (found === undefined) {
+    found = /^python3?$/.test(name) ? resolvePython(program) : findProgram(program);
+    programs.set(program, found);
+    found.catch(() => programs.delete(program));
+  }
+  return found;
+}
+
+/** `python3` may be a shim that costs 100 ms each time: ask it once what it starts. */
+async function resolvePython(program: string): Promise<string> {
+  const path = await findProgram(program.includes("/") ? program : "python3");
+  const { stdout } = await promisify(execFile)(
+    path,
+    ["-I", "-c", "import sys; print(sys.executable)"],
+    { env: { PATH: searchPath(), LANG: "C.UTF-8" } },
+  );
+  return stdout.trim() === "" ? path : stdout.trim();
+}
+
+async function findProgram(program: string): Promise<string> {
+  const places = program.includes("/")
+    ? [program]
+    : searchPath()
+        .split(delimiter)
+        .map((folder) => join(folder, program));
+  for (const place of places) {
+    const usable = await access(place, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (usable) return place;
+  }
+  throw new MrError("user", `the script's interpreter ${program} is not on this worker`);
+}
+
+function searchPath(): string {
+  return `${process.env.PATH ?? ""}${delimiter}${SCRIPT_PATH}`;
+}

@@ -1,0 +1,294 @@
+/**
+ * The worker's pure core: step(event) -> commands. No I/O, no clock. It is driven
+ * by the session's shell, and by the cluster simulation.
+ *
+ * An attempt is
+ *   running   its slot works; it has a lease that heartbeats renew
+ *   stopping  its slot was told to stop (revoked, lease over, worker leaving)
+ *   sealed    its output is complete and reported; only `settled` ends it
+ *
+ * Connection: away -> (welcome) -> up -> (lost) -> away. On each welcome the worker
+ * has announced all attempts it has and reports the sealed ones again.
+ *
+ * Invariants:
+ * W1  no script runs past its lease: what could not be renewed is stopped.
+ * W2  a sealed output is deleted only when told `settled lost`.
+ * W3  a leader of an older epoch than one already met is not listened to.
+ * W4  every slot has at most one attempt.
+ */
+import type { AttemptId } from "../model/ids.ts";
+import type { FailureClass } from "../model/job.ts";
+import type { MasterMessage, WorkerMessage } from "../model/session.ts";
+import type {
+  Assignment,
+  AttemptProgress,
+  TaskOutput,
+  TaskStats,
+  WorkerInfo,
+} from "../model/task.ts";
+
+export type AgentEvent = { atMs: number } & (
+  | { kind: "connected" }
+  | { kind: "disconnected" }
+  | { kind: "message"; message: MasterMessage }
+  | { kind: "finished"; attempt: AttemptId; result: AttemptResult }
+  /** Time passes: heartbeats are due, leases may be over. */
+  | { kind: "tick"; progress: AttemptProgress[] }
+  /** The worker is asked to leave. `now`: the grace period is over. */
+  | { kind: "leave"; now: boolean }
+);
+
+export type AttemptResult =
+  | { kind: "completed"; output: TaskOutput; stats: TaskStats }
+  | { kind: "failed"; class: FailureClass; message: string; logTail: string };
+
+export type AgentCommand =
+  | { kind: "send"; message: WorkerMessage }
+  | { kind: "run"; assignment: Assignment }
+  | { kind: "stop"; attempt: AttemptId }
+  | { kind: "discard"; attempt: AttemptId; output: TaskOutput }
+  /** Give up this connection and look for the leader again. */
+  | { kind: "reconnect" }
+  | { kind: "left" };
+
+type Held =
+  | { kind: "running"; leaseUntilMs: number }
+  | { kind: "stopping"; class: FailureClass; message: string }
+  | { kind: "sealed"; output: TaskOutput; stats: TaskStats };
+
+type Connection =
+  | { kind: "away" }
+  | { kind: "greeting" }
+  | { kind: "up"; heartbeatMs: number; leaseMs: number; nextHeartbeatMs: number };
+
+export class WorkerAgent {
+  readonly held = new Map<AttemptId, Held>();
+  private readonly info: WorkerInfo;
+  private connection: Connection = { kind: "away" };
+  private epoch = 0;
+  private grantsSeen = 0;
+  private seq = 0;
+  private leaving = false;
+  private left = false;
+  /** Heartbeats not yet acknowledged: when each was sent, and for which attempts. */
+  private unacknowledged = new Map<number, { sentMs: number; attempts: AttemptId[] }>();
+
+  constructor(info: WorkerInfo) {
+    this.info = info;
+  }
+
+  step(event: AgentEvent): AgentCommand[] {
+    const out: AgentCommand[] = [];
+    if (this.left) return out;
+    switch (event.kind) {
+      case "connected":
+        this.greet(out);
+        break;
+      case "disconnected":
+        this.connection = { kind: "away" };
+        this.unacknowledged.clear();
+        break;
+      case "message":
+        this.hear(event.message, event.atMs, out);
+        break;
+      case "finished":
+        this.finished(event.attempt, event.result, out);
+        break;
+      case "tick":
+        this.expireLeases(event.atMs, out);
+        this.heartbeat(event.atMs, event.progress, out);
+        break;
+      case "leave":
+        this.leave(event.now, out);
+        break;
+    }
+    if (this.leaving) this.leaveWhenEmpty(out);
+    return out;
+  }
+
+  /** Slots that could take an attempt now. */
+  get free(): number {
+    let busy = 0;
+    for (const held of this.held.values()) if (held.kind !== "sealed") busy += 1;
+    return this.leaving ? 0 : this.info.slots - busy;
+  }
+
+  private greet(out: AgentCommand[]): void {
+    this.connection = { kind: "greeting" };
+    this.grantsSeen = 0;
+    this.unacknowledged.clear();
+    const hello = { kind: "hello" as const, worker: this.info, attempts: [...this.held.keys()] };
+    out.push({ kind: "send", message: hello });
+  }
+
+  private hear(message: MasterMessage, atMs: number, out: AgentCommand[]): void {
+    if (message.kind === "welcome") return this.welcome(message, atMs, out);
+    if (this.connection.kind !== "up") return;
+    switch (message.kind) {
+      case "renewed":
+        return this.renewed(message.seq);
+      case "grant":
+        return this.granted(message.assignment, atMs, out);
+      case "revoke":
+        return this.stop(message.attempt, "revoked", message.reason, out);
+      case "settled":
+        return this.settled(message.attempt, message.won, out);
+      case "drain":
+        out.push({ kind: "reconnect" });
+    }
+  }
+
+  private welcome(
+    { epoch, heartbeatMs, leaseMs }: Extract<MasterMessage, { kind: "welcome" }>,
+    atMs: number,
+    out: AgentCommand[],
+  ): void {
+    if (epoch < this.epoch) return void out.push({ kind: "reconnect" }); // W3
+    this.epoch = epoch;
+    this.connection = { kind: "up", heartbeatMs, leaseMs, nextHeartbeatMs: atMs + heartbeatMs };
+    for (const [attempt, held] of this.held) {
+      if (held.kind === "running") held.leaseUntilMs = Math.max(held.leaseUntilMs, atMs + leaseMs);
+      if (held.kind === "sealed") this.report(attempt, held, out);
+    }
+    this.pull(out);
+  }
+
+  private pull(out: AgentCommand[]): void {
+    if (this.connection.kind !== "up") return;
+    const message = { kind: "ready" as const, free: this.free, grantsSeen: this.grantsSeen };
+    out.push({ kind: "send", message });
+  }
+
+  private granted(assignment: Assignment, atMs: number, out: AgentCommand[]): void {
+    if (this.connection.kind !== "up") return;
+    this.grantsSeen += 1;
+    if (this.held.has(assignment.attempt)) return;
+    if (this.free <= 0) {
+      // W4: it crossed with our leaving, or with a slot that is not free after all.
+      const message = failure(assignment.attempt, "preempted", "no slot is free");
+      return void out.push({ kind: "send", message });
+    }
+    const leaseUntilMs = atMs + this.connection.leaseMs;
+    this.held.set(assignment.attempt, { kind: "running", leaseUntilMs });
+    out.push({ kind: "run", assignment });
+  }
+
+  private finished(attempt: AttemptId, result: AttemptResult, out: AgentCommand[]): void {
+    const held = this.held.get(attempt);
+    if (held === undefined || held.kind === "sealed") return;
+    if (held.kind === "stopping") {
+      this.held.delete(attempt);
+      // It may have finished while it was told to stop: nobody waits for that output.
+      if (result.kind === "completed")
+        out.push({ kind: "discard", attempt, output: result.output });
+      this.tell(failure(attempt, held.class, held.message), out);
+    } else if (result.kind === "completed") {
+      const sealed = { kind: "sealed" as const, output: result.output, stats: result.stats };
+      this.held.set(attempt, sealed);
+      if (this.connection.kind === "up") this.report(attempt, sealed, out);
+    } else {
+      this.held.delete(attempt);
+      const { class: why, message, logTail } = result;
+      this.tell({ kind: "failed", attempt, class: why, message, logTail }, out);
+    }
+    this.pull(out);
+  }
+
+  private report(
+    attempt: AttemptId,
+    sealed: Extract<Held, { kind: "sealed" }>,
+    out: AgentCommand[],
+  ): void {
+    const { output, stats } = sealed;
+    out.push({ kind: "send", message: { kind: "completed", attempt, output, stats } });
+  }
+
+  /** What is said while away is lost; the next hello, without the attempt, says it too. */
+  private tell(message: WorkerMessage, out: AgentCommand[]): void {
+    if (this.connection.kind === "up") out.push({ kind: "send", message });
+  }
+
+  private stop(
+    attempt: AttemptId,
+    why: FailureClass,
+    message: string,
+    out: AgentCommand[],
+  ): void {
+    const held = this.held.get(attempt);
+    if (held === undefined) {
+      // Tell again: the first time may have been lost.
+      return this.tell(failure(attempt, why, message), out);
+    }
+    if (held.kind !== "running") return; // W2: a sealed one waits for `settled`.
+    this.held.set(attempt, { kind: "stopping", class: why, message });
+    out.push({ kind: "stop", attempt });
+  }
+
+  private settled(attempt: AttemptId, won: boolean, out: AgentCommand[]): void {
+    const held = this.held.get(attempt);
+    if (held?.kind !== "sealed") return;
+    this.held.delete(attempt);
+    if (!won) out.push({ kind: "discard", attempt, output: held.output });
+  }
+
+  private renewed(seq: number): void {
+    if (this.connection.kind !== "up") return;
+    const beat = this.unacknowledged.get(seq);
+    if (beat === undefined) return;
+    for (const attempt of beat.attempts) {
+      const held = this.held.get(attempt);
+      // W1: counted from when the heartbeat was sent, which is before the leader counts from.
+      if (held?.kind === "running")
+        held.leaseUntilMs = Math.max(held.leaseUntilMs, beat.sentMs + this.connection.leaseMs);
+    }
+    for (const older of this.unacknowledged.keys())
+      if (older <= seq) this.unacknowledged.delete(older);
+  }
+
+  private heartbeat(atMs: number, progress: AttemptProgress[], out: AgentCommand[]): void {
+    const { connection } = this;
+    if (connection.kind !== "up" || atMs < connection.nextHeartbeatMs) return;
+    connection.nextHeartbeatMs = atMs + connection.heartbeatMs;
+    const known = new Map(progress.map((entry) => [entry.attempt, entry]));
+    const attempts: AttemptProgress[] = [];
+    for (const [attempt, held] of this.held) {
+      // A stopping attempt keeps its lease until it is gone, so that nothing is swept under it.
+      if (held.kind === "sealed") continue;
+      attempts.push(known.get(attempt) ?? { attempt, bytesIn: 0, bytesTotal: 0, status: "" });
+    }
+    this.seq += 1;
+    this.unacknowledged.set(this.seq, {
+      sentMs: atMs,
+      attempts: attempts.map((entry) => entry.attempt),
+    });
+    out.push({ kind: "send", message: { kind: "heartbeat", seq: this.seq, attempts } });
+  }
+
+  private expireLeases(atMs: number, out: AgentCommand[]): void {
+    for (const [attempt, held] of this.held)
+      if (held.kind === "running" && held.leaseUntilMs <= atMs)
+        this.stop(attempt, "infra", "the lease could not be renewed", out);
+  }
+
+  /** No new grants; running attempts get their grace, then go back at no charge. */
+  private leave(now: boolean, out: AgentCommand[]): void {
+    if (!this.leaving) {
+      this.leaving = true;
+      this.pull(out);
+    }
+    if (!now) return;
+    for (const [attempt, held] of this.held)
+      if (held.kind === "running") this.stop(attempt, "preempted", "the worker leaves", out);
+  }
+
+  private leaveWhenEmpty(out: AgentCommand[]): void {
+    if (this.held.size > 0) return;
+    this.tell({ kind: "goodbye" }, out);
+    out.push({ kind: "left" });
+    this.left = true;
+  }
+}
+
+function failure(attempt: AttemptId, why: FailureClass, message: string): WorkerMessage {
+  return { kind: "failed", attempt, class: why, message, logTail: "" };
+}

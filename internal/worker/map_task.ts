@@ -1,0 +1,170 @@
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { pipeline } from "node:stream/promises";
+import { PassThrough, Readable } from "node:stream";
+import { isCompressed } from "../model/input_format.ts";
+import { MrError } from "../model/errors.ts";
+import { parseAttemptId, partName } from "../model/ids.ts";
+import { CONTAINER, joinName, locationOf } from "../model/names.ts";
+import type { StagedObject } from "../model/object_store.ts";
+import { type InputRange, mapOutputName, type TaskOutput } from "../model/task.ts";
+import { countLines, LineNormalizer } from "../shuffle/lines.ts";
+import { MapOutput } from "../shuffle/map_output.ts";
+import { SpillFolder } from "../shuffle/spill.ts";
+import { readSplitRange } from "../shuffle/split_reader.ts";
+import type { ScriptProcess } from "../streaming/script_process.ts";
+import type { TaskContext } from "./task_runner.ts";
+
+/** split -> script -> R sorted segments in one object; or, with no reducers, straight into a part. */
+export async function runMapTask(context: TaskContext): Promise<TaskOutput> {
+  const { assignment } = context;
+  const { job, input } = assignment;
+  if (input.kind !== "map") throw new MrError("internal", "not a map task");
+  for (const range of input.split) context.progress.bytesTotal += range.length;
+  return job.reduces > 0 ? mapToSegments(context, input.split) : mapToPart(context, input.split);
+}
+
+async function mapToSegments(context: TaskContext, split: InputRange[]): Promise<TaskOutput> {
+  const { store, options, assignment, stats } = context;
+  const output = new MapOutput(
+    {
+      partitions: assignment.job.reduces,
+      sortBytes: options.sortBytes,
+      lineBytesMax: options.lineBytesMax,
+      compress: store.remote,
+    },
+    new SpillFolder(context.folder.spill),
+  );
+  const lines = new LineNormalizer();
+  await runScript(context, split, async (chunk) => output.push(lines.push(chunk)));
+  await output.push(lines.end());
+  const object = mapOutputName(assignment.attempt);
+  const staged = await store.stage(CONTAINER.intermediate, object, assignment.attempt);
+  return committed(staged, async () => {
+    const { size, indexOffset } = await output.writeTo((chunk) => {
+      context.signal.throwIfAborted();
+      return staged.write(chunk);
+    });
+    stats.recordsOut = output.records;
+    stats.bytesOut = output.bytes;
+    // Nobody else has this name: its own attempt may publish it.
+    await store.publish(await staged.seal());
+    return { kind: "segments", object, size, indexOffset };
+  });
+}
+
+async function mapToPart(context: TaskContext, split: InputRange[]): Promise<TaskOutput> {
+  const staged = await stagePart(context);
+  return committed(staged, async () => {
+    const write = partWriter(context, staged);
+    await runScript(context, split, write.push);
+    await write.end();
+    return { kind: "part", receipt: await staged.seal() };
+  });
+}
+
+/** Stages the part of the result that this task makes. */
+export async function stagePart(context: TaskContext): Promise<StagedObject> {
+  const { assignment, store } = context;
+  const place = locationOf(assignment.job.output);
+  const index = parseAttemptId(assignment.attempt)?.index ?? 0;
+  await store.ensureContainer(place.container);
+  return store.stage(
+    place.container,
+    joinName(place.prefix, partName(index)),
+    assignment.attempt,
+  );
+}
+
+/** Writes a script's lines as it printed them, each ended by one LF. */
+export function partWriter(context: TaskContext, staged: StagedObject) {
+  const lines = new LineNormalizer();
+  const push = async (chunk: Uint8Array) => {
+    const normal = lines.push(chunk);
+    context.stats.recordsOut += countLines(normal);
+    context.stats.bytesOut += normal.length;
+    await staged.write(normal);
+  };
+  return { push, end: () => staged.write(lines.end()) };
+}
+
+/** Keeps what was staged only if all went well. */
+export async function committed<T>(staged: StagedObject, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    await staged.discard().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Feeds the split to the script while its output is taken; both at the same time. */
+async function runScript(
+  context: TaskContext,
+  split: InputRange[],
+  onOutput: (chunk: Buffer) => Promise<void>,
+): Promise<void> {
+  const script = await context.startScript(onOutput);
+  const feeding = feedSplit(context, split, script);
+  feeding.catch(() => undefined);
+  const end = await script.ended;
+  await feeding;
+  context.signal.throwIfAborted();
+  context.checkEnd(end);
+}
+
+async function feedSplit(
+  context: TaskContext,
+  split: InputRange[],
+  script: ScriptProcess,
+): Promise<void> {
+  const { stats, progress } = context;
+  try {
+    for (const range of split) {
+      for await (const chunk of recordsOf(context, range)) {
+        stats.recordsIn += countLines(chunk);
+        stats.bytesIn += chunk.length;
+        progress.bytesIn = Math.min(stats.bytesIn, progress.bytesTotal);
+        if (!(await script.write(chunk))) return;
+      }
+    }
+  } finally {
+    script.endInput();
+  }
+}
+
+function recordsOf(context: TaskContext, range: InputRange): AsyncIterable<Uint8Array> {
+  const read = (of: InputRange, start: number, length: number) =>
+    context.store.read(of.container, of.name, {
+      start,
+      length,
+      etag: of.etag,
+      signal: context.signal,
+    });
+  if (!isCompressed(range.name)) return readSplitRange(range, read);
+  return normalized(decompressed(range.name, read(range, 0, range.size)));
+}
+
+async function* decompressed(
+  name: string,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncIterable<Uint8Array> {
+  const out = new PassThrough();
+  const decoder = name.endsWith(".zst") ? createZstdDecompress() : createGunzip();
+  const done = pipeline(Readable.from(bytes), decoder, out);
+  done.catch(() => undefined);
+  try {
+    yield* out as AsyncIterable<Buffer>;
+    await done;
+  } catch (cause) {
+    if (cause instanceof MrError) throw cause;
+    throw new MrError("user", `${name} cannot be decompressed: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+async function* normalized(bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  const lines = new LineNormalizer();
+  for await (const chunk of bytes) yield lines.push(chunk);
+  yield lines.end();
+}

@@ -1,0 +1,177 @@
+import { MrError, messageOf } from "../model/errors.ts";
+import { parseAttemptId } from "../model/ids.ts";
+import type { FailureClass } from "../model/job.ts";
+import { CONTAINER } from "../model/names.ts";
+import type { ObjectStore } from "../model/object_store.ts";
+import {
+  type Assignment,
+  attemptLogName,
+  type TaskOutput,
+  type TaskStats,
+} from "../model/task.ts";
+import { resolveCommand, splitCommand } from "../streaming/command.ts";
+import { scriptEnvironment } from "../streaming/environment.ts";
+import { type ScriptEnd, ScriptProcess } from "../streaming/script_process.ts";
+import { StderrLog } from "../streaming/stderr.ts";
+import { type AttemptFolder, Scratch } from "./attempt_files.ts";
+import { runMapTask } from "./map_task.ts";
+import { runReduceTask } from "./reduce_task.ts";
+
+export interface TaskRunnerOptions {
+  scratch: string;
+  sortBytes: number;
+  lineBytesMax: number;
+}
+
+export interface Progress {
+  bytesIn: number;
+  bytesTotal: number;
+  status: string;
+}
+
+export type TaskResult =
+  | { kind: "completed"; output: TaskOutput; stats: TaskStats }
+  | { kind: "failed"; class: FailureClass; message: string; logTail: string };
+
+/** What a map or reduce task is run with. */
+export interface TaskContext {
+  assignment: Assignment;
+  store: ObjectStore;
+  options: TaskRunnerOptions;
+  folder: AttemptFolder;
+  signal: AbortSignal;
+  stats: TaskStats;
+  /** Changed in place; sampled by the heartbeat. */
+  progress: Progress;
+  startScript(onOutput: (chunk: Buffer) => Promise<void>): Promise<ScriptProcess>;
+  /** Throws unless the script ended as its job expects. */
+  checkEnd(end: ScriptEnd): void;
+}
+
+/** Runs attempts, one at a time: a slot. It lives on a thread of its own. */
+export class TaskRunner {
+  private readonly store: ObjectStore;
+  private readonly options: TaskRunnerOptions;
+  private readonly scratch: Scratch;
+
+  constructor(store: ObjectStore, options: TaskRunnerOptions) {
+    this.store = store;
+    this.options = options;
+    this.scratch = new Scratch(options.scratch, store);
+  }
+
+  async run(
+    assignment: Assignment,
+    signal: AbortSignal,
+    progress: Progress,
+  ): Promise<TaskResult> {
+    const log = new StderrLog();
+    const startMs = performance.now();
+    const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
+    if (folder instanceof Error)
+      return { kind: "failed", class: "infra", message: messageOf(folder), logTail: "" };
+    try {
+      const context = this.contextOf(assignment, signal, progress, log, folder);
+      const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
+      const output = await run(context);
+      signal.throwIfAborted();
+      context.stats.counters = { ...log.counters };
+      context.stats.wallMs = Math.round(performance.now() - startMs);
+      return { kind: "completed", output, stats: context.stats };
+    } catch (error) {
+      log.note(`attempt failed: ${messageOf(error)}`);
+      const message = messageOf(error);
+      return { kind: "failed", class: classOf(error, signal), message, logTail: log.tail() };
+    } finally {
+      if (!signal.aborted) await this.saveLog(assignment, log);
+      await this.scratch.removeAttempt(folder).catch(() => undefined);
+    }
+  }
+
+  private contextOf(
+    assignment: Assignment,
+    signal: AbortSignal,
+    progress: Progress,
+    log: StderrLog,
+    folder: AttemptFolder,
+  ): TaskContext {
+    const stats = {
+      recordsIn: 0,
+      bytesIn: 0,
+      recordsOut: 0,
+      bytesOut: 0,
+      wallMs: 0,
+      counters: {},
+    };
+    const { conf } = assignment.job;
+    return {
+      assignment,
+      store: this.store,
+      options: this.options,
+      folder,
+      signal,
+      stats,
+      progress,
+      startScript: async (onOutput) => {
+        const argv = await this.prepareScript(assignment, folder);
+        return new ScriptProcess({
+          argv,
+          cwd: folder.work,
+          env: scriptEnvironment(assignment, folder),
+          signal,
+          silenceMs: silenceMs(conf),
+          log,
+          onOutput: async (chunk) => {
+            progress.status = log.status;
+            await onOutput(chunk);
+          },
+        });
+      },
+      checkEnd: (end) => checkEnd(end, conf),
+    };
+  }
+
+  private async prepareScript(assignment: Assignment, folder: AttemptFolder): Promise<string[]> {
+    const [script = "", ...args] = splitCommand(assignment.job.command);
+    for (const file of assignment.job.files) await this.scratch.place(file, folder);
+    const path = await this.scratch.place(script, folder);
+    return resolveCommand(path, args);
+  }
+
+  /** Best effort: a lost log fails nobody. */
+  private async saveLog(assignment: Assignment, log: StderrLog): Promise<void> {
+    const bytes = Buffer.from(log.toString());
+    if (bytes.length === 0 || parseAttemptId(assignment.attempt) === undefined) return;
+    try {
+      await this.store.ensureContainer(CONTAINER.logs);
+      await this.store.create(CONTAINER.logs, attemptLogName(assignment.attempt), bytes);
+    } catch {
+      // The tail is in the failure's message anyway.
+    }
+  }
+}
+
+const SILENCE_MS = 600_000;
+
+function silenceMs(conf: Record<string, string>): number {
+  const given = Number(conf["mapreduce.task.timeout"] ?? SILENCE_MS);
+  return Number.isFinite(given) && given >= 0 ? given : SILENCE_MS;
+}
+
+function checkEnd(end: ScriptEnd, conf: Record<string, string>): void {
+  if (end.silent)
+    throw new MrError("user", "the script gave no sign of life for the task timeout; it was killed");
+  const strict = conf["stream.non.zero.exit.is.failure"] !== "false";
+  if (end.signal !== null) throw new MrError("user", `the script was killed by ${end.signal}`);
+  if (end.code !== 0 && strict) throw new MrError("user", `the script exited with ${end.code}`);
+  if (end.inputUnread && conf["stream.minRecWrittenToEnableSkip_"] !== "0")
+    throw new MrError("user", "the script ended before it had read all its input");
+}
+
+function classOf(error: unknown, signal: AbortSignal): FailureClass {
+  if (signal.aborted) return "revoked";
+  if (!(error instanceof MrError)) return "infra";
+  if (error.code === "user") return "user";
+  if (error.code === "changed" || error.code === "not_found") return "input";
+  return "infra";
+}

@@ -1,0 +1,89 @@
+import { existsSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { freePort, ServerProcess, scratchFolder, until } from "./processes.ts";
+
+const ROOT = join(import.meta.dirname, "..", "..");
+
+export interface TestServer extends AsyncDisposable {
+  process: ServerProcess;
+}
+
+/** A real etcd of its own, on loopback, with its data in a scratch folder. */
+export async function useEtcd(): Promise<TestServer & { address: string }> {
+  const binary = ["/usr/bin/etcd", "/usr/local/bin/etcd"].find(existsSync);
+  if (binary === undefined)
+    throw new Error("etcd is missing: install it (Debian: apt-get install etcd-server)");
+  const folder = await scratchFolder("etcd");
+  const [client, peer] = [await freePort(), await freePort()];
+  const address = `http://127.0.0.1:${client}`;
+  const process = new ServerProcess(binary, [
+    "--data-dir",
+    folder.path,
+    "--listen-client-urls",
+    address,
+    "--advertise-client-urls",
+    address,
+    "--listen-peer-urls",
+    `http://127.0.0.1:${peer}`,
+    "--initial-advertise-peer-urls",
+    `http://127.0.0.1:${peer}`,
+    "--initial-cluster",
+    `default=http://127.0.0.1:${peer}`,
+    "--unsafe-no-fsync",
+  ]);
+  await until(
+    `etcd at ${address}\n${process.said}`,
+    async () => {
+      const answer = await fetch(`${address}/health`).catch(() => undefined);
+      return answer?.ok && ((await answer.json()) as { health: string }).health === "true";
+    },
+    20_000,
+  );
+  return { address, process, [Symbol.asyncDispose]: () => stop(process, folder) };
+}
+
+/** A real Azurite of its own, on loopback, with its data in a scratch folder. */
+export async function useAzurite(): Promise<TestServer & { connectionString: string }> {
+  const folder = await scratchFolder("azurite");
+  const port = await freePort();
+  const process_ = new ServerProcess(process.execPath, [
+    join(ROOT, "node_modules/azurite/dist/src/blob/main.js"),
+    "--blobHost",
+    "127.0.0.1",
+    "--blobPort",
+    String(port),
+    "--silent",
+    "--disableTelemetry",
+    "--skipApiVersionCheck",
+    "--location",
+    folder.path,
+  ]);
+  await until(`Azurite at port ${port}\n${process_.said}`, () => accepts(port), 20_000);
+  // Azurite's published development account: no secret.
+  const connectionString =
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;" +
+    "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
+    `BlobEndpoint=http://127.0.0.1:${port}/devstoreaccount1;`;
+  return {
+    connectionString,
+    process: process_,
+    [Symbol.asyncDispose]: () => stop(process_, folder),
+  };
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}
+
+async function stop(process: ServerProcess, folder: AsyncDisposable): Promise<void> {
+  await process.stop();
+  await folder[Symbol.asyncDispose]();
+}
