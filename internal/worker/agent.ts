@@ -58,7 +58,7 @@ type Held =
 
 type Connection =
   | { kind: "away" }
-  | { kind: "greeting" }
+  | { kind: "greeting"; sentMs: number }
   | { kind: "up"; heartbeatMs: number; leaseMs: number; nextHeartbeatMs: number };
 
 export class WorkerAgent {
@@ -70,6 +70,8 @@ export class WorkerAgent {
   private seq = 0;
   private leaving = false;
   private left = false;
+  /** When the newest thing that the leader has acknowledged was sent: leases count from here (W1). */
+  private heardMs = 0;
   /** Heartbeats not yet acknowledged: when each was sent, and for which attempts. */
   private unacknowledged = new Map<number, { sentMs: number; attempts: AttemptId[] }>();
 
@@ -82,7 +84,7 @@ export class WorkerAgent {
     if (this.left) return out;
     switch (event.kind) {
       case "connected":
-        this.greet(out);
+        this.greet(event.atMs, out);
         break;
       case "disconnected":
         this.connection = { kind: "away" };
@@ -113,8 +115,8 @@ export class WorkerAgent {
     return this.leaving ? 0 : this.info.slots - busy;
   }
 
-  private greet(out: AgentCommand[]): void {
-    this.connection = { kind: "greeting" };
+  private greet(atMs: number, out: AgentCommand[]): void {
+    this.connection = { kind: "greeting", sentMs: atMs };
     this.grantsSeen = 0;
     this.unacknowledged.clear();
     const hello = { kind: "hello" as const, worker: this.info, attempts: [...this.held.keys()] };
@@ -128,7 +130,7 @@ export class WorkerAgent {
       case "renewed":
         return this.renewed(message.seq);
       case "grant":
-        return this.granted(message.assignment, atMs, out);
+        return this.granted(message.assignment, out);
       case "revoke":
         return this.stop(message.attempt, "revoked", message.reason, out);
       case "settled":
@@ -145,9 +147,10 @@ export class WorkerAgent {
   ): void {
     if (epoch < this.epoch) return void out.push({ kind: "reconnect" }); // W3
     this.epoch = epoch;
+    if (this.connection.kind === "greeting") this.heardMs = this.connection.sentMs;
     this.connection = { kind: "up", heartbeatMs, leaseMs, nextHeartbeatMs: atMs + heartbeatMs };
     for (const [attempt, held] of this.held) {
-      if (held.kind === "running") held.leaseUntilMs = Math.max(held.leaseUntilMs, atMs + leaseMs);
+      if (held.kind === "running") held.leaseUntilMs = this.heardMs + leaseMs;
       if (held.kind === "sealed") this.report(attempt, held, out);
     }
     this.pull(out);
@@ -159,7 +162,7 @@ export class WorkerAgent {
     out.push({ kind: "send", message });
   }
 
-  private granted(assignment: Assignment, atMs: number, out: AgentCommand[]): void {
+  private granted(assignment: Assignment, out: AgentCommand[]): void {
     if (this.connection.kind !== "up") return;
     this.grantsSeen += 1;
     if (this.held.has(assignment.attempt)) return;
@@ -168,7 +171,7 @@ export class WorkerAgent {
       const message = failure(assignment.attempt, "preempted", "no slot is free");
       return void out.push({ kind: "send", message });
     }
-    const leaseUntilMs = atMs + this.connection.leaseMs;
+    const leaseUntilMs = this.heardMs + this.connection.leaseMs;
     this.held.set(assignment.attempt, { kind: "running", leaseUntilMs });
     out.push({ kind: "run", assignment });
   }
@@ -235,9 +238,9 @@ export class WorkerAgent {
     if (this.connection.kind !== "up") return;
     const beat = this.unacknowledged.get(seq);
     if (beat === undefined) return;
+    this.heardMs = beat.sentMs;
     for (const attempt of beat.attempts) {
       const held = this.held.get(attempt);
-      // W1: counted from when the heartbeat was sent, which is before the leader counts from.
       if (held?.kind === "running")
         held.leaseUntilMs = Math.max(held.leaseUntilMs, beat.sentMs + this.connection.leaseMs);
     }
