@@ -25,3 +25,39 @@ export type MasterMessage =
   | { kind: "revoke"; attempt: AttemptId; reason: string }
   | { kind: "settled"; attempt: AttemptId; won: boolean }
   | { kind: "drain" };
+
+/** Port: the leader's side of a worker's stream. */
+export interface WorkerLink {
+  send(message: MasterMessage): void;
+  /** Ends the stream; `gone` is called as for any other end. */
+  close(): void;
+}
+
+/** What the leader does with what comes from the stream. */
+export interface WorkerListener {
+  /** @throws MrError what is said makes no sense; the stream ends with it. */
+  hear(message: WorkerMessage): void;
+  gone(): void;
+}
+
+export interface WorkerSessions {
+  /** @throws MrError `unavailable` where this master does not lead. */
+  attach(link: WorkerLink): WorkerListener;
+}
+
+/** Port: a worker's stream to the leader. */
+export interface LeaderStream {
+  send(message: WorkerMessage): void;
+  /** Ends with the stream; throws MrError when it breaks. */
+  messages(): AsyncIterable<MasterMessage>;
+  /** Ends the stream after what was sent has gone out. */
+  close(): void;
+  /** Gives the stream up at once. */
+  abort(): void;
+}
+
+/** Port: finds whoever leads now and opens a stream to it. */
+export interface LeaderDialer {
+  /** @throws MrError `unavailable` */
+  dial(): Promise<LeaderStream>;
+}

@@ -1,0 +1,90 @@
+import { availableParallelism, hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { DEFAULT_SCHEDULER_CONFIG } from "../../internal/scheduler/state.ts";
+
+/** A bad setting: its message is for the operator, without a stack. */
+export class ConfigError extends Error {}
+
+const port = z.coerce.number().int().min(0).max(65_535);
+const ms = z.coerce.number().int().min(1);
+const text = z.string().min(1);
+const level = z.enum(["trace", "debug", "info", "warn", "error", "silent"]);
+
+const common = {
+  MR_LOG_LEVEL: level.default("info"),
+};
+
+const coordinator = {
+  ETCD_ADDRESS: text.optional(),
+  ETCD_ROOT_PASSWORD: text.optional(),
+  MR_ETCD_PREFIX: text.default("mr/"),
+  /** Embedded default: the file that the processes of one machine share. */
+  MR_SQLITE_FILE: text.optional(),
+  MR_LEADER_TTL_MS: ms.default(3_000),
+};
+
+const storage = {
+  BLOB_CONNECTION: text.optional(),
+  AZURE_STORAGE_CONNECTION_STRING: text.optional(),
+  /** Embedded default: the folder whose sub-folders are the containers. */
+  MR_STORE_DIR: text.optional(),
+};
+
+const masterSchema = z.object({
+  ...common,
+  ...coordinator,
+  ...storage,
+  POD_IP: text.default("127.0.0.1"),
+  RPC_PORT: port.default(50_051),
+  /** HOST:PORT under which others reach this master; default POD_IP and the port. */
+  RPC_ADDRESS: text.optional(),
+  MR_HEARTBEAT_MS: ms.default(DEFAULT_SCHEDULER_CONFIG.heartbeatMs),
+  MR_LEASE_MS: ms.default(DEFAULT_SCHEDULER_CONFIG.leaseMs),
+  MR_RECONNECT_MS: ms.default(DEFAULT_SCHEDULER_CONFIG.reconnectMs),
+});
+
+const workerSchema = z.object({
+  ...common,
+  ...storage,
+  /** The masters, HOST:PORT, comma-separated; a name may stand for all of them. */
+  RPC_ADDRESS: text.default("127.0.0.1:50051"),
+  MR_WORKER_NAME: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9.-]{0,99}$/)
+    .default(hostname()),
+  MR_SLOTS: z.coerce.number().int().min(1).max(1_000).default(availableParallelism()),
+  MR_SORT_MB: z.coerce.number().int().min(1).max(4_096).default(64),
+  MR_LINE_MB: z.coerce.number().int().min(1).max(1_024).default(256),
+  MR_SCRATCH_DIR: text.default(join(tmpdir(), "mr-worker")),
+  MR_GRACE_MS: ms.default(20_000),
+});
+
+const proxySchema = z.object({
+  ...common,
+  ...coordinator,
+  ...storage,
+  HTTP_HOST: text.default("127.0.0.1"),
+  HTTP_PORT: port.default(8_080),
+});
+
+export type MasterConfig = z.infer<typeof masterSchema>;
+export type WorkerConfig = z.infer<typeof workerSchema>;
+export type ProxyConfig = z.infer<typeof proxySchema>;
+export type CoordinatorConfig = Pick<MasterConfig, keyof typeof coordinator>;
+export type StorageConfig = Pick<MasterConfig, keyof typeof storage>;
+
+type Env = Record<string, string | undefined>;
+
+export const masterConfig = (env: Env): MasterConfig => parse(masterSchema, env);
+export const workerConfig = (env: Env): WorkerConfig => parse(workerSchema, env);
+export const proxyConfig = (env: Env): ProxyConfig => parse(proxySchema, env);
+
+function parse<T>(schema: z.ZodType<T>, env: Env): T {
+  // An empty variable is one that was not set.
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const parsed = schema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const faults = parsed.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`);
+  throw new ConfigError(`bad environment:\n${faults.join("\n")}`);
+}

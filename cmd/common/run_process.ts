@@ -1,0 +1,43 @@
+import { pino } from "pino";
+import { MrError, messageOf } from "../../internal/model/errors.ts";
+import type { Logger } from "../../internal/model/logger.ts";
+import { ConfigError } from "./config.ts";
+
+/** A process that `main` starts and that ends in good order when asked. */
+export interface ServerProcess {
+  /** Resolves when it serves, to what it wants to say of itself. */
+  start(): Promise<{ address: string }>;
+  close(): Promise<void>;
+}
+
+export function createLogger(name: string, level: string): Logger {
+  return pino({ name, level, base: { name, pid: process.pid } }, pino.destination(2));
+}
+
+/**
+ * Runs a server until SIGTERM or SIGINT; a second signal ends it at once. A
+ * parent that started it over IPC is told where it listens, and is obeyed when
+ * it goes: nobody else would end us then.
+ */
+export async function runProcess(open: () => ServerProcess): Promise<void> {
+  try {
+    const server = open();
+    let closing = false;
+    const close = async () => {
+      if (closing) process.exit(1);
+      closing = true;
+      await server.close();
+      process.exit(0);
+    };
+    process.on("SIGTERM", close);
+    process.on("SIGINT", close);
+    process.on("disconnect", close);
+    const { address } = await server.start();
+    process.send?.({ kind: "listening", address });
+  } catch (error) {
+    const known = error instanceof ConfigError || error instanceof MrError;
+    const hint = (error as NodeJS.ErrnoException).code === "EADDRINUSE" ? " (is it running?)" : "";
+    process.stderr.write(`${known || hint ? messageOf(error) + hint : (error as Error).stack}\n`);
+    process.exit(1);
+  }
+}

@@ -1,0 +1,6 @@
+import "../common/node_version.ts";
+import { masterConfig } from "../common/config.ts";
+import { runProcess } from "../common/run_process.ts";
+import { MasterProcess } from "./master_process.ts";
+
+await runProcess(() => new MasterProcess(masterConfig(process.env)));

@@ -1,0 +1,73 @@
+import { hostname } from "node:os";
+import { Master } from "../../internal/master/master.ts";
+import type { Coordinator } from "../../internal/model/coordinator.ts";
+import type { Logger } from "../../internal/model/logger.ts";
+import type { ObjectStore } from "../../internal/model/object_store.ts";
+import { RpcServer } from "../../internal/rpc/server.ts";
+import { masterRoutes } from "../../internal/rpc/services.ts";
+import { DEFAULT_SCHEDULER_CONFIG } from "../../internal/scheduler/state.ts";
+import { openCoordinator, openStore } from "../common/backends.ts";
+import type { MasterConfig } from "../common/config.ts";
+import { createLogger, type ServerProcess } from "../common/run_process.ts";
+
+const PING_INTERVAL_MS = 2_000;
+const PING_TIMEOUT_MS = 3_000;
+
+/** One master: RPC server, coordinator, store, and the campaign for leadership. */
+export class MasterProcess implements ServerProcess {
+  private readonly config: MasterConfig;
+  private readonly logger: Logger;
+  private readonly coordinator: Coordinator;
+  private readonly store: ObjectStore;
+  private readonly master: Master;
+  private readonly server: RpcServer;
+  private serving = false;
+
+  constructor(config: MasterConfig) {
+    this.config = config;
+    this.logger = createLogger("master", config.MR_LOG_LEVEL);
+    this.coordinator = openCoordinator(config);
+    this.store = openStore(config);
+    this.master = new Master({
+      coordinator: this.coordinator,
+      store: this.store,
+      logger: this.logger,
+      scheduler: {
+        ...DEFAULT_SCHEDULER_CONFIG,
+        heartbeatMs: config.MR_HEARTBEAT_MS,
+        leaseMs: config.MR_LEASE_MS,
+        reconnectMs: config.MR_RECONNECT_MS,
+      },
+    });
+    this.server = new RpcServer({
+      routes: masterRoutes({
+        jobs: this.master,
+        sessions: this.master,
+        locator: this.master,
+        serving: () => this.serving,
+      }),
+      pingIntervalMs: PING_INTERVAL_MS,
+      pingTimeoutMs: PING_TIMEOUT_MS,
+    });
+  }
+
+  async start(): Promise<{ address: string }> {
+    const { config, logger } = this;
+    const isLoopback = config.POD_IP === "127.0.0.1";
+    if (!isLoopback) logger.warn({}, "the RPC port is open to the network, without TLS");
+    const port = await this.server.listen(isLoopback ? "127.0.0.1" : "0.0.0.0", config.RPC_PORT);
+    const address = config.RPC_ADDRESS ?? `${config.POD_IP}:${port}`;
+    this.master.start({ id: `${hostname()}-${process.pid}`, address, pid: process.pid });
+    this.serving = true;
+    logger.info({ address }, "listening");
+    return { address };
+  }
+
+  async close(): Promise<void> {
+    this.serving = false;
+    await this.master.stop();
+    await this.server.close();
+    await this.coordinator.close();
+    await this.store.close();
+  }
+}

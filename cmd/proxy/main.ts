@@ -1,0 +1,6 @@
+import "../common/node_version.ts";
+import { proxyConfig } from "../common/config.ts";
+import { runProcess } from "../common/run_process.ts";
+import { ProxyProcess } from "./proxy_process.ts";
+
+await runProcess(() => new ProxyProcess(proxyConfig(process.env)));

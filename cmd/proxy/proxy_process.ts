@@ -1,0 +1,59 @@
+import { createServer, type Server } from "node:http";
+import { createApp } from "../../internal/http/app.ts";
+import type { Coordinator } from "../../internal/model/coordinator.ts";
+import type { Logger } from "../../internal/model/logger.ts";
+import type { ObjectStore } from "../../internal/model/object_store.ts";
+import { LeaderJobApi } from "../../internal/rpc/leader_job_api.ts";
+import { openCoordinator, openStore } from "../common/backends.ts";
+import type { ProxyConfig } from "../common/config.ts";
+import { createLogger, type ServerProcess } from "../common/run_process.ts";
+
+/** One proxy: HTTP in, the leader's JobApi and the store behind it. Keeps no state. */
+export class ProxyProcess implements ServerProcess {
+  private readonly config: ProxyConfig;
+  private readonly logger: Logger;
+  private readonly coordinator: Coordinator;
+  private readonly store: ObjectStore;
+  private readonly jobs: LeaderJobApi;
+  private readonly server: Server;
+
+  constructor(config: ProxyConfig) {
+    this.config = config;
+    this.logger = createLogger("proxy", config.MR_LOG_LEVEL);
+    this.coordinator = openCoordinator(config);
+    this.store = openStore(config);
+    this.jobs = new LeaderJobApi(this.coordinator);
+    const app = createApp({
+      jobs: this.jobs,
+      locator: this.coordinator,
+      store: this.store,
+      logger: this.logger,
+    });
+    this.server = createServer(app.callback());
+    // Uploads and progress streams take as long as they take.
+    this.server.requestTimeout = 0;
+  }
+
+  async start(): Promise<{ address: string }> {
+    const { HTTP_HOST, HTTP_PORT } = this.config;
+    await new Promise<void>((resolve, reject) => {
+      this.server.once("error", reject);
+      this.server.listen(HTTP_PORT, HTTP_HOST, resolve);
+    });
+    const bound = this.server.address();
+    const port = bound !== null && typeof bound === "object" ? bound.port : HTTP_PORT;
+    const address = `${HTTP_HOST}:${port}`;
+    this.logger.info({ address }, "listening");
+    return { address };
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    this.server.closeIdleConnections();
+    setTimeout(() => this.server.closeAllConnections(), 500).unref();
+    await closed;
+    this.jobs.close();
+    await this.coordinator.close();
+    await this.store.close();
+  }
+}

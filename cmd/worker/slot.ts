@@ -1,0 +1,14 @@
+import { workerData } from "node:worker_threads";
+import { serveSlot } from "../../internal/worker/slot_thread.ts";
+import { TaskRunner, type TaskRunnerOptions } from "../../internal/worker/task_runner.ts";
+import { openStore } from "../common/backends.ts";
+import type { StorageConfig } from "../common/config.ts";
+
+/** What a slot's thread is given. */
+export interface SlotData {
+  storage: StorageConfig;
+  runner: TaskRunnerOptions;
+}
+
+const { storage, runner } = workerData as SlotData;
+serveSlot(new TaskRunner(openStore(storage), runner));

@@ -1,0 +1,73 @@
+import type { JobView, PhaseProgress, TaskView, WorkerView } from "../model/job.ts";
+
+/** Jobs, tasks and workers as clients see them: snake_case, times in ISO 8601. */
+export function jobJson(job: JobView): Record<string, unknown> {
+  const { spec } = job;
+  return {
+    id: job.id,
+    state: job.state,
+    name: spec.name,
+    mapper: spec.mapper,
+    reducer: spec.reducer,
+    data: spec.data,
+    m_num: spec.m_num,
+    r_num: spec.r_num,
+    ...(spec.phase !== "" && { phase: spec.phase }),
+    ...(spec.from !== "" && { from: spec.from }),
+    priority: spec.priority,
+    map: phaseJson(job.map),
+    shuffle: { bytes_done: job.shuffle.bytesDone, bytes_total: job.shuffle.bytesTotal },
+    reduce: phaseJson(job.reduce),
+    counters: job.counters,
+    attempts: { failed: job.attemptsFailed, lost: job.attemptsLost },
+    output: job.output,
+    submitted_at: time(job.submittedAtMs),
+    started_at: time(job.startedAtMs),
+    finished_at: time(job.finishedAtMs),
+    ...(job.error !== undefined && {
+      error: {
+        class: job.error.class,
+        message: job.error.message,
+        task: job.error.task,
+        attempt: job.error.attempt,
+        log_tail: job.error.logTail,
+      },
+    }),
+  };
+}
+
+function phaseJson(phase: PhaseProgress) {
+  return {
+    done: phase.done,
+    total: phase.total,
+    running: phase.running,
+    bytes_done: phase.bytesDone,
+    bytes_total: phase.bytesTotal,
+    records: phase.records,
+  };
+}
+
+function time(ms: number): string | null {
+  return ms === 0 ? null : new Date(ms).toISOString();
+}
+
+export function taskJson(task: TaskView) {
+  return {
+    id: task.id,
+    state: task.state,
+    failures: task.failures,
+    last_error: task.lastError,
+    attempts: task.attempts.map((attempt) => ({
+      id: attempt.id,
+      worker: attempt.worker,
+      state: attempt.state,
+      bytes_in: attempt.bytesIn,
+      bytes_total: attempt.bytesTotal,
+      status: attempt.status,
+    })),
+  };
+}
+
+export function workerJson(worker: WorkerView) {
+  return { ...worker };
+}

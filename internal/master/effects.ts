@@ -1,0 +1,147 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { MrError, messageOf } from "../model/errors.ts";
+import { isCompressed } from "../model/input_format.ts";
+import { LIMIT, type TaskView } from "../model/job.ts";
+import type { Logger } from "../model/logger.ts";
+import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
+import { type ObjectStore, readAll } from "../model/object_store.ts";
+import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
+import { MAP_MANIFEST } from "../model/task.ts";
+import type { Command, Plan } from "../scheduler/events.ts";
+import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
+
+type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
+
+const REQUESTS_AT_A_TIME = 16;
+const RETRY_MS_MAX = 10_000;
+const TASKS_ARCHIVE = "tasks.json";
+
+/** What a leader does with storage. All of it may be done again by the next one. */
+export class StorageEffects {
+  private readonly store: ObjectStore;
+  private readonly logger: Logger;
+  private readonly signal: AbortSignal;
+
+  /** @param signal ends the leader's term, and with it every retry. */
+  constructor(store: ObjectStore, logger: Logger, signal: AbortSignal) {
+    this.store = store;
+    this.logger = logger;
+    this.signal = signal;
+  }
+
+  /** @throws MrError other than `unavailable`: the input cannot be planned. */
+  async plan(record: JobRecord, slots: number): Promise<Plan> {
+    return this.insist(`planning ${record.id}`, async () =>
+      record.spec.phase === "reduce"
+        ? { kind: "done", done: await this.readManifest(record.spec.from) }
+        : { kind: "splits", splits: await this.planSplits(record, slots) },
+    );
+  }
+
+  private async planSplits(record: JobRecord, slots: number) {
+    const { container, prefix } = locationOf(record.spec.data);
+    const blobs: InputBlob[] = [];
+    let bytes = 0;
+    for await (const { name, size, etag } of this.store.list(container, prefix)) {
+      blobs.push({ container, name, etag, size, whole: isCompressed(name) });
+      bytes += size;
+      if (blobs.length > LIMIT.inputBlobs)
+        throw new MrError("invalid", `the input has more than ${LIMIT.inputBlobs} blobs`);
+    }
+    const mapsMax = Math.min(
+      LIMIT.maps,
+      Math.floor(LIMIT.mapsTimesReduces / Math.max(1, record.spec.r_num)),
+    );
+    const maps = record.spec.m_num || chooseMaps(bytes, slots, mapsMax);
+    const splits = planSplits(blobs, maps);
+    for (const split of splits)
+      if (split.length > LIMIT.rangesPerTask)
+        throw new MrError(
+          "invalid",
+          `one map task would read ${split.length} blobs (at most ${LIMIT.rangesPerTask}): raise m_num`,
+        );
+    return splits;
+  }
+
+  private async readManifest(job: string): Promise<DoneRecord[]> {
+    const name = joinName(job, MAP_MANIFEST);
+    const text = (await readAll(this.store.read(CONTAINER.intermediate, name))).toString();
+    return text
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => decodeRecord("done", `${CONTAINER.intermediate}/${name}`, line));
+  }
+
+  /** Every receipt, then the marker. Ends only when all is done, or the term is over. */
+  async publish({ job, receipts, marker }: Of<"publish">): Promise<void> {
+    await this.insist(`publishing ${job}`, async () => {
+      await this.store.ensureContainer(marker.container);
+      await inLanes(receipts, (receipt) => this.store.publish(receipt));
+      await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
+    }, true);
+  }
+
+  async sweep({ job, output, intermediate, logs }: Of<"sweep">): Promise<void> {
+    await this.insist(`sweeping ${job.id}`, async () => {
+      await this.store.discardStaged(CONTAINER.intermediate, job.id);
+      if (intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
+      if (logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
+      const place = locationOf(job.spec.output === "" ? CONTAINER.dest : job.spec.output);
+      if (output) await this.store.discardStaged(place.container, job.id);
+    }, true);
+  }
+
+  private async deleteAll(container: string, prefix: string): Promise<void> {
+    if (!(await this.store.containerExists(container))) return;
+    const names: string[] = [];
+    for await (const { name } of this.store.list(container, folderPrefix(prefix)))
+      names.push(name);
+    await inLanes(names, (name) => this.store.delete(container, name));
+  }
+
+  /** Keeps the list of tasks of an ended job beside its logs. Best effort. */
+  async archive(job: string, tasks: TaskView[]): Promise<void> {
+    try {
+      await this.store.ensureContainer(CONTAINER.logs);
+      const body = Buffer.from(JSON.stringify(tasks));
+      await this.store.create(CONTAINER.logs, joinName(job, TASKS_ARCHIVE), body);
+    } catch (error) {
+      this.logger.warn({ job, error: messageOf(error) }, "the list of tasks was not archived");
+    }
+  }
+
+  async readArchive(job: string): Promise<TaskView[]> {
+    try {
+      const name = joinName(job, TASKS_ARCHIVE);
+      const bytes = await readAll(this.store.read(CONTAINER.logs, name));
+      return JSON.parse(bytes.toString()) as TaskView[];
+    } catch (error) {
+      if (MrError.is(error, "not_found")) return [];
+      throw error;
+    }
+  }
+
+  /** Retries with growing, jittered waits: what may pass; or, `always`, any failure. */
+  private async insist<T>(what: string, body: () => Promise<T>, always = false): Promise<T> {
+    for (let tries = 0; ; tries += 1) {
+      this.signal.throwIfAborted();
+      try {
+        return await body();
+      } catch (error) {
+        const passing = error instanceof MrError && error.retryable;
+        if (!always && !passing) throw error;
+        this.logger.warn({ tries, error: messageOf(error) }, `${what} failed; trying again`);
+        const waitMs = Math.min(RETRY_MS_MAX, 100 * 2 ** Math.min(tries, 10));
+        await delay(waitMs * (0.5 + Math.random()), undefined, { signal: this.signal });
+      }
+    }
+  }
+}
+
+async function inLanes<T>(items: T[], work: (item: T) => Promise<unknown>): Promise<void> {
+  let next = 0;
+  const lane = async () => {
+    while (next < items.length) await work(items[next++] as T);
+  };
+  await Promise.all(Array.from({ length: Math.min(REQUESTS_AT_A_TIME, items.length) }, lane));
+}

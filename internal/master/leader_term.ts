@@ -1,0 +1,293 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Leadership, RecordWrite } from "../model/coordinator.ts";
+import { MrError, messageOf } from "../model/errors.ts";
+import type { JobId, WorkerId } from "../model/ids.ts";
+import { isFinal, type JobView } from "../model/job.ts";
+import type { Logger } from "../model/logger.ts";
+import type { ObjectStore } from "../model/object_store.ts";
+import type { WorkerLink, WorkerListener, WorkerMessage } from "../model/session.ts";
+import type { Answer, Command, Event, Query } from "../scheduler/events.ts";
+import { type Effect, Outbox } from "../scheduler/outbox.ts";
+import type { State } from "../scheduler/state.ts";
+import { step } from "../scheduler/step.ts";
+import { StorageEffects } from "./effects.ts";
+
+type Untimed<E> = E extends unknown ? Omit<E, "atMs" | "wallMs"> : never;
+type NewEvent = Untimed<Event>;
+type Unanswered<E> = E extends unknown ? Omit<E, "reply"> : never;
+type Question = Unanswered<Untimed<Extract<Event, { reply: number }>>>;
+
+export interface TermOptions {
+  leadership: Leadership;
+  state: State;
+  /** What recovery wants done first. */
+  commands: Command[];
+  store: ObjectStore;
+  logger: Logger;
+}
+
+const TICK_MS = 250;
+/** A watcher is told of mere progress at most this often. */
+const PROGRESS_MS = 100;
+const WATCH_IDLE_MS = 2_000;
+
+/**
+ * One term of leadership: events go one at a time through the pure core, and its
+ * commands through the outbox (E1, B1). The term ends when leadership does; it
+ * then acknowledges nothing more, whatever was under way.
+ */
+export class LeaderTerm {
+  readonly ended: Promise<void>;
+  private readonly options: TermOptions;
+  private readonly outbox = new Outbox();
+  private readonly effects: StorageEffects;
+  private readonly end = new AbortController();
+  private readonly ticker: NodeJS.Timeout;
+  private readonly links = new Map<number, WorkerLink>();
+  private readonly waiting = new Map<number, (answer: Answer) => void>();
+  private readonly watchers = new Map<JobId, Set<(urgent: boolean) => void>>();
+  private sessions = 0;
+  private questions = 0;
+  private pumping = false;
+
+  constructor(options: TermOptions) {
+    this.options = options;
+    const { leadership, logger, store } = options;
+    this.effects = new StorageEffects(store, logger, this.end.signal);
+    this.ended = new Promise((resolve) => {
+      this.end.signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    leadership.over.addEventListener("abort", () => this.stop("leadership is over"), {
+      once: true,
+    });
+    this.ticker = setInterval(() => this.post({ kind: "tick" }), TICK_MS);
+    this.outbox.add(options.commands);
+    this.post({ kind: "tick" });
+  }
+
+  /** Runs one event through the core. */
+  private post(event: NewEvent): void {
+    if (this.end.signal.aborted) return;
+    const timed = { ...event, atMs: performance.now(), wallMs: Date.now() } as Event;
+    this.outbox.add(step(this.options.state, timed));
+    void this.pump();
+  }
+
+  /** Commits what is waiting, batch after batch; the only place where effects come to life. */
+  private async pump(): Promise<void> {
+    if (this.pumping) return;
+    this.pumping = true;
+    try {
+      // What else arrives in this turn of the loop goes into the same batch.
+      await Promise.resolve();
+      for (let batch = this.outbox.next(); batch !== undefined; batch = this.outbox.next()) {
+        if (batch.writes.length > 0) await this.commit(batch.writes);
+        if (this.end.signal.aborted) return;
+        if (!this.options.leadership.valid()) return this.stop("the lease is over");
+        for (const effect of batch.effects) this.perform(effect);
+      }
+    } catch (error) {
+      this.stop(messageOf(error));
+    } finally {
+      this.pumping = false;
+    }
+  }
+
+  /** The same writes until they are known to be in, or this leader to be deposed. */
+  private async commit(writes: RecordWrite[]): Promise<void> {
+    for (let tries = 0; !this.end.signal.aborted; tries += 1) {
+      try {
+        return await this.options.leadership.commit(writes);
+      } catch (error) {
+        if (!MrError.is(error, "unavailable")) throw error;
+        this.options.logger.warn({ tries, error: messageOf(error) }, "commit failed; repeating it");
+        await delay(Math.min(1_000, 50 * 2 ** tries));
+      }
+    }
+  }
+
+  private perform(effect: Effect): void {
+    switch (effect.kind) {
+      case "send":
+        return this.links.get(effect.session)?.send(effect.message);
+      case "close":
+        return this.links.get(effect.session)?.close();
+      case "reply": {
+        const answer = this.waiting.get(effect.to);
+        this.waiting.delete(effect.to);
+        return answer?.(effect.answer);
+      }
+      case "changed":
+        return this.wake(effect.job);
+      case "plan":
+        return this.background(this.plan(effect));
+      case "publish":
+        return this.background(
+          this.effects.publish(effect).then(() => this.post({ kind: "published", job: effect.job })),
+        );
+      case "sweep":
+        return this.background(
+          this.effects.sweep(effect).then(() => this.post({ kind: "swept", job: effect.job.id })),
+        );
+      case "archive":
+        return this.background(this.effects.archive(effect.job, effect.tasks));
+    }
+  }
+
+  /** These end with the term, if not before; they report failures themselves. */
+  private background(work: Promise<unknown>): void {
+    work.catch((error) => {
+      if (this.end.signal.aborted) return;
+      this.options.logger.error({ error: messageOf(error) }, "a leader's effect failed");
+    });
+  }
+
+  private async plan({ job }: Extract<Effect, { kind: "plan" }>): Promise<void> {
+    let slots = 0;
+    for (const worker of this.options.state.workers.values()) slots += worker.info.slots;
+    try {
+      const plan = await this.effects.plan(job, slots);
+      this.post({ kind: "planned", job: job.id, plan });
+    } catch (error) {
+      if (this.end.signal.aborted) return;
+      this.post({ kind: "plan-failed", job: job.id, message: messageOf(error) });
+    }
+  }
+
+  private wake(job: JobId): void {
+    const watchers = this.watchers.get(job);
+    if (watchers === undefined) return;
+    const stage = this.options.state.jobs.get(job)?.stage.kind;
+    for (const watcher of watchers) watcher(stage === undefined || stage === "ended");
+  }
+
+  /** Asks the core; the answer comes once all it rests on is durable. */
+  async ask(question: Question): Promise<Exclude<Answer, { kind: "error" }>> {
+    if (this.end.signal.aborted) throw leaderGone();
+    this.questions += 1;
+    const reply = this.questions;
+    const answer = await new Promise<Answer>((resolve) => {
+      this.waiting.set(reply, resolve);
+      this.post({ ...question, reply } as NewEvent);
+    });
+    if (answer.kind === "error") throw answer.error;
+    return answer;
+  }
+
+  async query<K extends Answer["kind"]>(query: Query, kind: K): Promise<Extract<Answer, { kind: K }>> {
+    const answer = await this.ask({ kind: "query", query });
+    if (answer.kind !== (kind as string)) throw new MrError("internal", "a mismatched answer");
+    return answer as Extract<Answer, { kind: K }>;
+  }
+
+  /** Whether a request with this key was accepted before; its storage need not be checked again. */
+  knows(idempotencyKey: string): boolean {
+    if (idempotencyKey === "") return false;
+    for (const job of this.options.state.jobs.values())
+      if (job.record.idempotencyKey === idempotencyKey) return true;
+    return false;
+  }
+
+  readArchive(job: JobId) {
+    return this.effects.readArchive(job);
+  }
+
+  async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {
+    let told = "";
+    let bell = newBell();
+    const ring = (urgent: boolean) => (urgent ? bell.now() : bell.soon());
+    const watchers = this.watchers.get(id) ?? new Set();
+    this.watchers.set(id, watchers);
+    watchers.add(ring);
+    const stop = () => bell.now();
+    signal.addEventListener("abort", stop);
+    this.end.signal.addEventListener("abort", stop);
+    try {
+      while (!signal.aborted) {
+        bell = newBell();
+        const { job } = await this.query({ kind: "job", id }, "job");
+        const now = JSON.stringify(job);
+        if (now !== told) yield job;
+        told = now;
+        if (isFinal(job.state)) return;
+        await bell.rung;
+      }
+    } finally {
+      bell.now();
+      signal.removeEventListener("abort", stop);
+      this.end.signal.removeEventListener("abort", stop);
+      watchers.delete(ring);
+      if (watchers.size === 0) this.watchers.delete(id);
+    }
+  }
+
+  attach(link: WorkerLink): WorkerListener {
+    if (this.end.signal.aborted) throw leaderGone();
+    this.sessions += 1;
+    const session = this.sessions;
+    let worker: WorkerId | undefined;
+    this.links.set(session, link);
+    return {
+      hear: (message: WorkerMessage) => {
+        if ((worker === undefined) !== (message.kind === "hello"))
+          throw new MrError("invalid", "session: hello comes first, and once");
+        if (message.kind === "hello") worker = message.worker.id;
+        this.post({ kind: "worker-message", worker: worker ?? "", session, message });
+      },
+      gone: () => {
+        this.links.delete(session);
+        if (worker !== undefined) this.post({ kind: "worker-disconnected", worker, session });
+      },
+    };
+  }
+
+  /** A planned hand-over: everything decided is committed and told, then others may lead. */
+  async handOver(): Promise<void> {
+    clearInterval(this.ticker);
+    while (!this.outbox.empty && !this.end.signal.aborted) {
+      await this.pump();
+      await delay(1);
+    }
+    for (const link of this.links.values()) link.send({ kind: "drain" });
+    await this.options.leadership.resign();
+    this.stop("handed over");
+  }
+
+  private stop(reason: string): void {
+    if (this.end.signal.aborted) return;
+    this.options.logger.info({ epoch: this.options.leadership.epoch, reason }, "the term ends");
+    clearInterval(this.ticker);
+    this.end.abort(leaderGone());
+    // Whoever leads, or thinks so, lets go: the record may still be ours.
+    void this.options.leadership.resign();
+    for (const link of this.links.values()) link.close();
+    this.links.clear();
+    const error = leaderGone();
+    for (const answer of this.waiting.values()) answer({ kind: "error", error });
+    this.waiting.clear();
+  }
+}
+
+function leaderGone(): MrError {
+  return new MrError("unavailable", "this master no longer leads");
+}
+
+/** Rings once: at once, or soon, or after a while by itself. */
+function newBell() {
+  let ring = () => {};
+  const rung = new Promise<void>((resolve) => {
+    ring = resolve;
+  });
+  const startMs = performance.now();
+  const timers = [setTimeout(() => ring(), WATCH_IDLE_MS)];
+  const now = () => {
+    for (const timer of timers) clearTimeout(timer);
+    ring();
+  };
+  const soon = () => {
+    if (timers.length > 1) return;
+    const waitMs = Math.max(0, PROGRESS_MS - (performance.now() - startMs));
+    timers.push(setTimeout(now, waitMs));
+  };
+  return { rung, now, soon };
+}

@@ -1,0 +1,162 @@
+import { randomInt } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Coordinator, LeaderInfo, LeaderRecord } from "../model/coordinator.ts";
+import { MrError, messageOf } from "../model/errors.ts";
+import { type JobId, jobId } from "../model/ids.ts";
+import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type { Logger } from "../model/logger.ts";
+import type { ObjectStore } from "../model/object_store.ts";
+import type { WorkerLink, WorkerListener, WorkerSessions } from "../model/session.ts";
+import { recover } from "../scheduler/recover.ts";
+import type { SchedulerConfig } from "../scheduler/state.ts";
+import { checkAgainstStorage } from "./admission.ts";
+import { LeaderTerm } from "./leader_term.ts";
+
+export interface MasterOptions {
+  coordinator: Coordinator;
+  store: ObjectStore;
+  logger: Logger;
+  scheduler: SchedulerConfig;
+}
+
+const RETRY_MS = 500;
+
+/**
+ * One of several masters. Modes, and what ends them:
+ *   standby  campaigns; ends when elected
+ *   taking over  reads all records; ends in leading, or in standby if it fails
+ *   leading  serves; ends when the term does (deposed, or handed over)
+ */
+export class Master implements JobApi, WorkerSessions, LeaderLocator {
+  private readonly options: MasterOptions;
+  private readonly stopping = new AbortController();
+  private term: LeaderTerm | undefined;
+  private running: Promise<void> | undefined;
+
+  constructor(options: MasterOptions) {
+    this.options = options;
+  }
+
+  /** Campaigns from now on, under this name and address. */
+  start(self: LeaderInfo): void {
+    this.running ??= this.run(self);
+  }
+
+  private async run(self: LeaderInfo): Promise<void> {
+    const { logger } = this.options;
+    const { signal } = this.stopping;
+    while (!signal.aborted) {
+      try {
+        await this.serveTerm(self);
+      } catch (error) {
+        if (signal.aborted) return;
+        logger.warn({ error: messageOf(error) }, "the term could not begin; campaigning again");
+        await delay(RETRY_MS, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  private async serveTerm(self: LeaderInfo): Promise<void> {
+    const { coordinator, logger, scheduler, store } = this.options;
+    const leadership = await coordinator.campaign(self, this.stopping.signal);
+    const startMs = performance.now();
+    try {
+      const records: { key: string; value: string }[] = [];
+      for (const prefix of ["job/", "worker/"])
+        for await (const record of coordinator.list(prefix)) records.push(record);
+      const at = { atMs: performance.now(), wallMs: Date.now() };
+      const { state, commands } = recover(scheduler, leadership.epoch, records, at);
+      this.term = new LeaderTerm({ leadership, state, commands, store, logger });
+      const tookMs = Math.round(performance.now() - startMs);
+      logger.info(
+        { epoch: leadership.epoch, records: records.length, jobs: state.jobs.size, tookMs },
+        "leading",
+      );
+    } catch (error) {
+      await leadership.resign();
+      throw error;
+    }
+    await this.term.ended;
+    this.term = undefined;
+  }
+
+  get leading(): boolean {
+    return this.term !== undefined;
+  }
+
+  async leader(): Promise<LeaderRecord | undefined> {
+    return this.options.coordinator.leader();
+  }
+
+  /** The present term. @throws MrError `unavailable`, saying who leads instead. */
+  private async lead(): Promise<LeaderTerm> {
+    if (this.term !== undefined) return this.term;
+    const leader = await this.leader().catch(() => undefined);
+    throw new MrError(
+      "unavailable",
+      leader === undefined
+        ? "there is no leader just now"
+        : `this master does not lead; ${leader.address} does`,
+    );
+  }
+
+  attach(link: WorkerLink): WorkerListener {
+    if (this.term === undefined) throw new MrError("unavailable", "this master does not lead");
+    return this.term.attach(link);
+  }
+
+  async submit(
+    spec: JobSpec,
+    idempotencyKey: string,
+  ): Promise<{ job: JobView; repeated: boolean }> {
+    const term = await this.lead();
+    if (!term.knows(idempotencyKey)) await checkAgainstStorage(this.options.store, spec);
+    const id = jobId(Date.now(), randomName());
+    const answer = await term.ask({ kind: "submit", id, spec, idempotencyKey });
+    if (answer.kind !== "submitted") throw new MrError("internal", "a mismatched answer");
+    this.options.logger.info({ job: answer.job.id, repeated: answer.repeated }, "job accepted");
+    return { job: answer.job, repeated: answer.repeated };
+  }
+
+  async get(id: JobId): Promise<JobView> {
+    return (await (await this.lead()).query({ kind: "job", id }, "job")).job;
+  }
+
+  async list(active: boolean): Promise<JobView[]> {
+    return (await (await this.lead()).query({ kind: "jobs", active }, "jobs")).jobs;
+  }
+
+  async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {
+    yield* (await this.lead()).watch(id, signal);
+  }
+
+  async cancel(id: JobId): Promise<JobView> {
+    const answer = await (await this.lead()).ask({ kind: "cancel", id });
+    if (answer.kind !== "job") throw new MrError("internal", "a mismatched answer");
+    return answer.job;
+  }
+
+  async tasks(id: JobId): Promise<TaskView[]> {
+    const term = await this.lead();
+    const { tasks, archived } = await term.query({ kind: "tasks", id }, "tasks");
+    return archived ? term.readArchive(id) : tasks;
+  }
+
+  async workers(): Promise<WorkerView[]> {
+    return (await (await this.lead()).query({ kind: "workers" }, "workers")).workers;
+  }
+
+  /** Hands over leadership, if it has it, and campaigns no more. */
+  async stop(): Promise<void> {
+    this.stopping.abort();
+    await this.term?.handOver();
+    await this.running;
+  }
+}
+
+function randomName(): string {
+  return randomInt(36 ** 6)
+    .toString(36)
+    .padStart(6, "0");
+}

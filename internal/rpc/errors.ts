@@ -1,0 +1,48 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { type ErrorCode, MrError } from "../model/errors.ts";
+import { ViolationsSchema } from "./gen/mapreduce/v1/job_pb.ts";
+
+const CODES: Record<ErrorCode, Code> = {
+  invalid: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  exists: Code.AlreadyExists,
+  changed: Code.Aborted,
+  conflict: Code.FailedPrecondition,
+  too_many: Code.ResourceExhausted,
+  unavailable: Code.Unavailable,
+  fenced: Code.Unavailable,
+  aborted: Code.Canceled,
+  corrupt: Code.DataLoss,
+  user: Code.Unknown,
+  internal: Code.Internal,
+};
+
+/** For the wire. What is not an MrError is ours, and says nothing of its insides. */
+export function toConnectError(error: unknown): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (!(error instanceof MrError)) return new ConnectError("internal error", Code.Internal);
+  const details =
+    error.violations.length === 0
+      ? []
+      : [{ desc: ViolationsSchema, value: { violations: error.violations } }];
+  return new ConnectError(error.message, CODES[error.code], undefined, details);
+}
+
+/** From the wire. A server that was killed reaches a client as Canceled: a lost connection. */
+export function fromConnectError(cause: unknown, signal?: AbortSignal): MrError {
+  if (cause instanceof MrError) return cause;
+  if (signal?.aborted) return new MrError("aborted", "the call was given up", { cause });
+  const error = ConnectError.from(cause);
+  const violations = error
+    .findDetails(ViolationsSchema)
+    .flatMap((detail) => detail.violations.map(({ field, message }) => ({ field, message })));
+  return new MrError(codeOf(error.code), error.rawMessage, { cause, violations });
+}
+
+function codeOf(code: Code): ErrorCode {
+  if (code === Code.Canceled || code === Code.DeadlineExceeded) return "unavailable";
+  if (code === Code.Unknown) return "unavailable";
+  for (const [ours, theirs] of Object.entries(CODES)) if (theirs === code) return ours as ErrorCode;
+  return "internal";
+}
+

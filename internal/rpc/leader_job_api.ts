@@ -1,0 +1,106 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { LeaderRecord } from "../model/coordinator.ts";
+import { MrError } from "../model/errors.ts";
+import { isFinal, type JobSpec, type JobView, type TaskView, type WorkerView } from "../model/job.ts";
+import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import { MasterConnection, RemoteJobApi } from "./clients.ts";
+
+/** A call waits this long for there to be a leader that answers, in milliseconds. */
+const PATIENCE_MS = 30_000;
+
+/**
+ * The JobApi of whoever leads: looks the leader up, and when it is gone waits for
+ * the next one within the same call. Safe to repeat: a submission by its key, the
+ * others by nature.
+ */
+export class LeaderJobApi implements JobApi {
+  private readonly locator: LeaderLocator;
+  private readonly patienceMs: number;
+  private current: { address: string; connection: MasterConnection } | undefined;
+
+  constructor(locator: LeaderLocator, patienceMs = PATIENCE_MS) {
+    this.locator = locator;
+    this.patienceMs = patienceMs;
+  }
+
+  submit(spec: JobSpec, idempotencyKey: string): Promise<{ job: JobView; repeated: boolean }> {
+    if (idempotencyKey === "")
+      throw new MrError("internal", "a submission that may be repeated needs a key");
+    return this.retried((api) => api.submit(spec, idempotencyKey));
+  }
+
+  get(id: string): Promise<JobView> {
+    return this.retried((api) => api.get(id));
+  }
+
+  list(active: boolean): Promise<JobView[]> {
+    return this.retried((api) => api.list(active));
+  }
+
+  cancel(id: string): Promise<JobView> {
+    return this.retried((api) => api.cancel(id));
+  }
+
+  tasks(id: string): Promise<TaskView[]> {
+    return this.retried((api) => api.tasks(id));
+  }
+
+  workers(): Promise<WorkerView[]> {
+    return this.retried((api) => api.workers());
+  }
+
+  async *watch(id: string, signal: AbortSignal): AsyncIterable<JobView> {
+    let deadlineMs = performance.now() + this.patienceMs;
+    for (let tries = 0; ; tries += 1) {
+      try {
+        for await (const job of (await this.api()).watch(id, signal)) {
+          yield job;
+          if (isFinal(job.state)) return;
+          deadlineMs = performance.now() + this.patienceMs;
+          tries = 0;
+        }
+      } catch (error) {
+        if (!this.mayRetry(error, deadlineMs)) throw error;
+      }
+      if (signal.aborted) return;
+      await pause(tries, signal);
+    }
+  }
+
+  private async retried<T>(body: (api: JobApi) => Promise<T>): Promise<T> {
+    const deadlineMs = performance.now() + this.patienceMs;
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await body(await this.api());
+      } catch (error) {
+        if (!this.mayRetry(error, deadlineMs)) throw error;
+      }
+      await pause(tries);
+    }
+  }
+
+  private mayRetry(error: unknown, deadlineMs: number): boolean {
+    return MrError.is(error, "unavailable") && performance.now() < deadlineMs;
+  }
+
+  private async api(): Promise<JobApi> {
+    const leader: LeaderRecord | undefined = await this.locator.leader();
+    if (leader === undefined) throw new MrError("unavailable", "there is no leader just now");
+    if (this.current?.address !== leader.address) {
+      this.current?.connection.close();
+      const connection = new MasterConnection(leader.address);
+      this.current = { address: leader.address, connection };
+    }
+    return new RemoteJobApi(this.current.connection);
+  }
+
+  close(): void {
+    this.current?.connection.close();
+    this.current = undefined;
+  }
+}
+
+async function pause(tries: number, signal?: AbortSignal): Promise<void> {
+  const waitMs = Math.min(500, 50 * 2 ** Math.min(tries, 5)) * (0.5 + Math.random());
+  await delay(waitMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+}

@@ -1,0 +1,109 @@
+import { createServer as createHttp1, type Server as Http1Server } from "node:http";
+import { createServer as createHttp2, type Http2Server, type ServerHttp2Session } from "node:http2";
+import { createServer as createNet, type Server, type Socket } from "node:net";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+
+/** The first bytes of every HTTP/2 connection without TLS. */
+const HTTP2_PREFACE = "PRI * HTTP/2";
+const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+
+export interface RpcServerOptions {
+  routes: (router: ConnectRouter) => void;
+  /** How often an HTTP/2 peer is asked for a sign of life, and how long it may take, in ms. */
+  pingIntervalMs: number;
+  pingTimeoutMs: number;
+}
+
+/** One port for HTTP/1.1 (curl, JSON) and cleartext HTTP/2 (gRPC): the first bytes decide. */
+export class RpcServer {
+  private readonly options: RpcServerOptions;
+  private readonly shutdown = new AbortController();
+  private readonly net: Server;
+  private readonly http1: Http1Server;
+  private readonly http2: Http2Server;
+  private readonly sockets = new Set<Socket>();
+  private readonly sessions = new Set<ServerHttp2Session>();
+
+  constructor(options: RpcServerOptions) {
+    this.options = options;
+    const handler = connectNodeAdapter({
+      routes: options.routes,
+      shutdownSignal: this.shutdown.signal,
+      readMaxBytes: MESSAGE_BYTES_MAX,
+    });
+    this.http1 = createHttp1(handler);
+    this.http2 = createHttp2({}, handler);
+    this.http2.on("session", (session) => this.supervise(session));
+    this.http2.on("sessionError", () => undefined);
+    this.net = createNet((socket) => this.dispatch(socket));
+  }
+
+  async listen(host: string, port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.net.once("error", reject);
+      this.net.listen(port, host, resolve);
+    });
+    const address = this.net.address();
+    return address !== null && typeof address === "object" ? address.port : port;
+  }
+
+  private dispatch(socket: Socket): void {
+    this.sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.on("close", () => this.sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    const patience = setTimeout(() => socket.destroy(), 10_000);
+    socket.once("close", () => clearTimeout(patience));
+    const look = () => {
+      const chunk = socket.read() as Buffer | null;
+      if (chunk === null) return void socket.once("readable", look);
+      clearTimeout(patience);
+      socket.unshift(chunk);
+      const head = chunk.subarray(0, HTTP2_PREFACE.length).toString("latin1");
+      const server = HTTP2_PREFACE.startsWith(head) ? this.http2 : this.http1;
+      server.emit("connection", socket);
+      if (server === this.http1) socket.resume();
+    };
+    socket.once("readable", look);
+  }
+
+  /** A peer that stopped, or was cut off, is noticed by nothing but its silence. */
+  private supervise(session: ServerHttp2Session): void {
+    this.sessions.add(session);
+    let overdue: NodeJS.Timeout | undefined;
+    const timer = setInterval(() => {
+      if (session.destroyed || overdue !== undefined) return;
+      overdue = setTimeout(() => session.destroy(), this.options.pingTimeoutMs);
+      const pong = () => {
+        clearTimeout(overdue);
+        overdue = undefined;
+      };
+      try {
+        session.ping(pong);
+      } catch {
+        pong();
+      }
+    }, this.options.pingIntervalMs);
+    session.on("error", () => undefined);
+    session.on("close", () => {
+      this.sessions.delete(session);
+      clearInterval(timer);
+      clearTimeout(overdue);
+    });
+  }
+
+  /** Stops listening, lets handlers end (they are told by their signal), then cuts what is left. */
+  async close(graceMs = 2_000): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.net.close(() => resolve()));
+    for (const session of this.sessions) session.close();
+    this.http1.closeIdleConnections();
+    this.shutdown.abort();
+    const cut = setTimeout(() => {
+      for (const session of this.sessions) session.destroy();
+      for (const socket of this.sockets) socket.destroy();
+    }, graceMs);
+    await closed;
+    clearTimeout(cut);
+  }
+}

@@ -1,0 +1,139 @@
+import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type { WorkerSessions } from "../model/session.ts";
+import { MrError } from "../model/errors.ts";
+import { AsyncQueue } from "./async_queue.ts";
+import { jobToMessage, specFromMessage, taskToMessage, workerToMessage } from "./conversions.ts";
+import { toConnectError } from "./errors.ts";
+import { Health, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.ts";
+import { ServerReflection } from "./gen/grpc/reflection/v1/reflection_pb.ts";
+import { ClusterService, file_mapreduce_v1_cluster } from "./gen/mapreduce/v1/cluster_pb.ts";
+import { file_mapreduce_v1_job, JobService } from "./gen/mapreduce/v1/job_pb.ts";
+import {
+  file_mapreduce_v1_worker,
+  type SessionResponse,
+  WorkerService,
+} from "./gen/mapreduce/v1/worker_pb.ts";
+import { file_grpc_health_v1_health } from "./gen/grpc/health/v1/health_pb.ts";
+import { reflectionService } from "./reflection.ts";
+import { masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
+
+/** What a master's RPC server serves. */
+export interface MasterPorts {
+  jobs: JobApi;
+  sessions: WorkerSessions;
+  locator: LeaderLocator;
+  /** False while the master drains. */
+  serving(): boolean;
+}
+
+export function masterRoutes(ports: MasterPorts): (router: ConnectRouter) => void {
+  return (router) => {
+    router.service(JobService, jobService(ports.jobs));
+    router.service(WorkerService, workerService(ports.sessions));
+    router.service(ClusterService, clusterService(ports));
+    router.service(Health, healthService(ports));
+    router.service(
+      ServerReflection,
+      reflectionService([
+        file_mapreduce_v1_job,
+        file_mapreduce_v1_worker,
+        file_mapreduce_v1_cluster,
+        file_grpc_health_v1_health,
+      ]),
+    );
+  };
+}
+
+function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
+  return {
+    submit: guarded(async ({ spec, idempotencyKey }) => {
+      const { job, repeated } = await jobs.submit(specFromMessage(spec), idempotencyKey);
+      return { job: jobToMessage(job), repeated };
+    }),
+    get: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.get(id)) })),
+    list: guarded(async ({ active }) => ({ jobs: (await jobs.list(active)).map(jobToMessage) })),
+    cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(id)) })),
+    listTasks: guarded(async ({ id }) => ({ tasks: (await jobs.tasks(id)).map(taskToMessage) })),
+    async *watch({ id }, context) {
+      try {
+        for await (const job of jobs.watch(id, context.signal)) yield { job: jobToMessage(job) };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+  };
+}
+
+function clusterService(ports: MasterPorts): ServiceImpl<typeof ClusterService> {
+  return {
+    getLeader: guarded(async () => {
+      const leader = await ports.locator.leader();
+      if (leader === undefined) throw new MrError("unavailable", "there is no leader just now");
+      const { id, address, epoch, pid } = leader;
+      return { id, address, epoch: BigInt(epoch), pid };
+    }),
+    listWorkers: guarded(async () => ({
+      workers: (await ports.jobs.workers()).map(workerToMessage),
+    })),
+  };
+}
+
+function healthService(ports: MasterPorts): ServiceImpl<typeof Health> {
+  const { SERVING, NOT_SERVING } = HealthCheckResponse_ServingStatus;
+  const status = () => ({ status: ports.serving() ? SERVING : NOT_SERVING });
+  return {
+    check: status,
+    async *watch(_request, context) {
+      yield status();
+      await new Promise<void>((resolve) => {
+        context.signal.addEventListener("abort", () => resolve(), { once: true });
+      });
+    },
+  };
+}
+
+function workerService(sessions: WorkerSessions): ServiceImpl<typeof WorkerService> {
+  return {
+    async *session(requests, context: HandlerContext) {
+      const queue = new AsyncQueue<SessionResponse>();
+      const listener = (() => {
+        try {
+          return sessions.attach({
+            send: (message) => queue.push(masterMessageToWire(message)),
+            close: () => queue.close(),
+          });
+        } catch (error) {
+          throw toConnectError(error);
+        }
+      })();
+      // The context's signal does not wake a reader of `requests`: a task of its own reads them.
+      const reading = (async () => {
+        for await (const request of requests) listener.hear(workerMessageFromWire(request));
+      })();
+      reading.then(
+        () => queue.close(),
+        (error) => queue.close(toConnectError(error)),
+      );
+      const end = () => queue.close();
+      context.signal.addEventListener("abort", end, { once: true });
+      try {
+        yield* queue;
+      } finally {
+        context.signal.removeEventListener("abort", end);
+        listener.gone();
+      }
+    },
+  };
+}
+
+/** Turns our errors into the wire's. */
+function guarded<I, O>(body: (request: I) => Promise<O>): (request: I) => Promise<O> {
+  return async (request) => {
+    try {
+      return await body(request);
+    } catch (error) {
+      throw toConnectError(error);
+    }
+  };
+}

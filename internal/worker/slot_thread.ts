@@ -1,0 +1,46 @@
+import { type MessagePort, parentPort } from "node:worker_threads";
+import { messageOf } from "../model/errors.ts";
+import type { Assignment } from "../model/task.ts";
+import type { FromSlot, ToSlot } from "./slot_protocol.ts";
+import type { Progress, TaskRunner } from "./task_runner.ts";
+
+const PROGRESS_MS = 500;
+
+/** The far end of a slot: runs on the slot's thread, one attempt at a time. */
+export function serveSlot(runner: TaskRunner): void {
+  if (parentPort === null) throw new Error("a slot runs on a thread of its own");
+  const port: MessagePort = parentPort;
+  let stop: { attempt: string; controller: AbortController } | undefined;
+  port.on("message", (message: ToSlot) => {
+    if (message.kind === "stop") {
+      if (stop?.attempt === message.attempt) stop.controller.abort();
+      return;
+    }
+    const { assignment } = message;
+    const controller = new AbortController();
+    stop = { attempt: assignment.attempt, controller };
+    void runOne(runner, assignment, controller.signal, port);
+  });
+}
+
+async function runOne(
+  runner: TaskRunner,
+  assignment: Assignment,
+  signal: AbortSignal,
+  port: MessagePort,
+): Promise<void> {
+  const { attempt } = assignment;
+  const progress: Progress = { bytesIn: 0, bytesTotal: 0, status: "" };
+  const say = (message: FromSlot) => port.postMessage(message);
+  const timer = setInterval(() => say({ kind: "progress", attempt, progress }), PROGRESS_MS);
+  try {
+    const result = await runner.run(assignment, signal, progress);
+    say({ kind: "finished", attempt, result });
+  } catch (error) {
+    const message = `the slot failed: ${messageOf(error)}`;
+    const result = { kind: "failed" as const, class: "infra" as const, message, logTail: "" };
+    say({ kind: "finished", attempt, result });
+  } finally {
+    clearInterval(timer);
+  }
+}
