@@ -95,7 +95,7 @@ export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord)
   phase.bytesIn += done.stats.bytesIn;
   phase.recordsIn += done.stats.recordsIn;
   phase.outputBytes +=
-    done.output.kind === "segments" ? done.output.size : done.output.receipt.size;
+    done.output.kind === "segments" ? done.output.indexOffset : done.output.receipt.size;
   for (const [name, value] of Object.entries(done.stats.counters))
     job.counters.set(name, (job.counters.get(name) ?? 0) + value);
 }

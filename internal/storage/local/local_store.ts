@@ -296,11 +296,11 @@ class LocalStaged implements StagedObject {
 /** Makes a file's folder first; another may remove it, being empty, before the file is there. */
 async function withFolder<T>(path: string, body: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
-    await mkdir(dirname(path), { recursive: true });
     try {
+      await mkdir(dirname(path), { recursive: true });
       return await body();
     } catch (error) {
-      if (!isMissing(error) || tries === 3) throw error;
+      if (!isMissing(error) || tries === 20) throw error;
     }
   }
 }

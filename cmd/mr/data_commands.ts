@@ -1,0 +1,175 @@
+import { createWriteStream } from "node:fs";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, relative, sep } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { isJobId } from "../../internal/model/ids.ts";
+import { blobNameFault, joinName, type Location, parseLocation } from "../../internal/model/names.ts";
+import { Client, type JobJson, storagePath } from "./client.ts";
+import { bytes, printable } from "./format.ts";
+import { type Command, JSON_FLAG, SERVER_FLAG, UsageError } from "./options.ts";
+
+const AT_A_TIME = 8;
+
+export const uploadCommand: Command = {
+  name: "upload",
+  usage: "PATH... CONTAINER[/PREFIX]",
+  summary: "Uploads files, and folders with all that is in them.",
+  flags: { ...JSON_FLAG, ...SERVER_FLAG },
+  positionals: [2, 10_000],
+  async run(args) {
+    const client = Client.from(args);
+    const target = locationArg(args.positionals.at(-1) ?? "");
+    const files = (await Promise.all(args.positionals.slice(0, -1).map(filesOf))).flat();
+    const summary = await uploadAll(client, files, target);
+    process.stdout.write(
+      args.has("json")
+        ? `${JSON.stringify(summary)}\n`
+        : `${summary.files} files, ${bytes(summary.bytes)} to ${args.positionals.at(-1)}\n`,
+    );
+    return 0;
+  },
+};
+
+export interface LocalFile {
+  path: string;
+  /** Its name below the folder it was found in, with slashes. */
+  name: string;
+  size: number;
+}
+
+/** A file, or all files of a folder by their names below it; links are not followed. */
+export async function filesOf(path: string): Promise<LocalFile[]> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) throw new UsageError(`${path}: no such file or folder`);
+  if (found.isFile()) return [{ path, name: basename(path), size: found.size }];
+  const files: LocalFile[] = [];
+  for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const full = join(entry.parentPath, entry.name);
+    const name = relative(path, full).split(sep).join("/");
+    files.push({ path: full, name, size: (await stat(full)).size });
+  }
+  return files.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Uploads a few at a time; on a terminal says how far it is. */
+export async function uploadAll(client: Client, files: LocalFile[], target: Location) {
+  for (const file of files) {
+    const fault = blobNameFault(joinName(target.prefix, file.name));
+    if (fault !== undefined) throw new UsageError(`${file.path}: ${fault}`);
+  }
+  let [next, done, sent] = [0, 0, 0];
+  const lane = async () => {
+    while (next < files.length) {
+      const file = files[next++] as LocalFile;
+      await client.upload(file.path, target.container, joinName(target.prefix, file.name));
+      done += 1;
+      sent += file.size;
+      if (process.stderr.isTTY)
+        process.stderr.write(`\r\u001b[2Kuploading ${done}/${files.length}  ${bytes(sent)}`);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, lane));
+  if (process.stderr.isTTY) process.stderr.write("\r\u001b[2K");
+  return { files: files.length, bytes: sent };
+}
+
+export const downloadCommand: Command = {
+  name: "download",
+  usage: "JOB|CONTAINER[/PREFIX] FOLDER",
+  summary: "Downloads a job's parts, or all blobs of a container or prefix.",
+  flags: { ...JSON_FLAG, ...SERVER_FLAG },
+  positionals: [2, 2],
+  async run(args) {
+    const client = Client.from(args);
+    const [source = "", folder = ""] = args.positionals;
+    const place = locationArg(isJobId(source) ? (await finished(client, source)).output : source);
+    const cut = place.prefix === "" ? 0 : place.prefix.replace(/[^/]*$/, "").length;
+    const objects = await client.list(place.container, place.prefix);
+    if (objects.length === 0) throw new UsageError(`${source}: nothing there`);
+    let total = 0;
+    for (const { name, size } of objects) {
+      // The server is not trusted with our file names.
+      if (blobNameFault(name) !== undefined) throw new UsageError(`a bad name: ${printable(name)}`);
+      const local = isJobId(source) ? basename(name) : name.slice(cut);
+      await downloadOne(client, place.container, name, join(folder, local));
+      total += size;
+    }
+    const summary = { files: objects.length, bytes: total };
+    process.stdout.write(
+      args.has("json")
+        ? `${JSON.stringify(summary)}\n`
+        : `${summary.files} files, ${bytes(total)} to ${folder}\n`,
+    );
+    return 0;
+  },
+};
+
+/** Under another name until it is whole. */
+async function downloadOne(client: Client, container: string, name: string, path: string) {
+  await mkdir(dirname(path), { recursive: true });
+  const partial = `${path}.partial`;
+  try {
+    const response = await client.fetch(storagePath(container, name));
+    const body = response.body ?? new Blob([]).stream();
+    await pipeline(Readable.fromWeb(body as never), createWriteStream(partial));
+    await rename(partial, path);
+  } finally {
+    await rm(partial, { force: true });
+  }
+}
+
+export const catCommand: Command = {
+  name: "cat",
+  usage: "JOB|CONTAINER/NAME",
+  summary: "Prints a job's result, its parts in order, or one blob.",
+  flags: { ...SERVER_FLAG },
+  positionals: [1, 1],
+  async run(args) {
+    const client = Client.from(args);
+    const [what = ""] = args.positionals;
+    const place = isJobId(what) ? undefined : locationArg(what);
+    const path =
+      place === undefined ? `/jobs/${what}/output` : storagePath(place.container, place.prefix);
+    const response = await client.fetch(path);
+    if (response.body === null) return 0;
+    await pipeline(Readable.fromWeb(response.body as never), process.stdout, { end: false });
+    return 0;
+  },
+};
+
+export const logsCommand: Command = {
+  name: "logs",
+  usage: "JOB [TASK [ATTEMPT]]",
+  summary: "Prints what the scripts of a job wrote to stderr.",
+  flags: { ...SERVER_FLAG },
+  positionals: [1, 3],
+  async run(args) {
+    const client = Client.from(args);
+    const [job = "", task = "", attempt = ""] = args.positionals;
+    await client.json<JobJson>(`/jobs/${encodeURIComponent(job)}`);
+    const prefix = [job, task, attempt].filter((part) => part !== "").join("/");
+    const objects = await client.list("dfs-logs", prefix).catch(() => []);
+    const logs = objects.filter(({ name }) => name.endsWith(".log"));
+    if (logs.length === 0) process.stderr.write("no logs: nothing was written to stderr\n");
+    for (const { name } of logs) {
+      const text = await (await client.fetch(storagePath("dfs-logs", name))).text();
+      process.stdout.write(`== ${name.slice(job.length + 1, -4)} ==\n${printable(text)}`);
+    }
+    return 0;
+  },
+};
+
+async function finished(client: Client, id: string): Promise<JobJson> {
+  const job = await client.json<JobJson>(`/jobs/${id}`);
+  if (job.state !== "succeeded")
+    throw new UsageError(`job ${id} is ${job.state}; there is no result to download`);
+  return job;
+}
+
+function locationArg(text: string): Location {
+  const place = parseLocation(text);
+  if (typeof place === "string") throw new UsageError(`${text}: ${place}`);
+  return place;
+}

@@ -1,0 +1,215 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdirSync, openSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { UsageError } from "./options.ts";
+
+export interface LocalClusterOptions {
+  /** Data, state and logs; made if need be, and kept. */
+  dir: string;
+  /** Of the proxy; 0: any free one. */
+  port: number;
+  masters: number;
+  workers: number;
+  slotsPerWorker: number;
+  /** The real ones instead of the embedded defaults. */
+  etcd?: string;
+  blob?: string;
+  /** Says what happens to the processes. */
+  say: (line: string) => void;
+}
+
+const ENTRY = {
+  master: new URL("../master/main.ts", import.meta.url).pathname,
+  worker: new URL("../worker/main.ts", import.meta.url).pathname,
+  proxy: new URL("../proxy/main.ts", import.meta.url).pathname,
+};
+type Role = keyof typeof ENTRY;
+
+const READY_MS = 30_000;
+const RESTART_MS = 500;
+/** A process that ends this often within a minute is not started again. */
+const RESTARTS_MAX = 5;
+const GRACE_MS = 3_000;
+
+interface Member {
+  role: Role;
+  name: string;
+  env: Record<string, string>;
+  child: ChildProcess | undefined;
+  address: string;
+  starts: number[];
+}
+
+/**
+ * A whole cluster on this machine: proxy, masters and workers as processes of
+ * their own, the very code that runs on Kubernetes. A process that dies is
+ * started again. Each has its own process group, so that Ctrl-C reaches only us,
+ * and we end them in order; and an IPC channel, so that they end if we vanish.
+ */
+export class LocalCluster {
+  private readonly options: LocalClusterOptions;
+  private readonly members: Member[] = [];
+  private readonly failed = new AbortController();
+  private closing = false;
+
+  constructor(options: LocalClusterOptions) {
+    this.options = { ...options, dir: resolve(options.dir) };
+  }
+
+  /** Resolves to the proxy's URL when jobs can be taken. */
+  async start(): Promise<string> {
+    const { dir, masters, workers, slotsPerWorker, port } = this.options;
+    mkdirSync(join(dir, "logs"), { recursive: true });
+    await rm(join(dir, "scratch"), { recursive: true, force: true });
+    const proxy = this.add("proxy", 1, { HTTP_PORT: String(port) });
+    await this.listening(proxy);
+    for (let i = 1; i <= masters; i += 1) this.add("master", i, { RPC_PORT: "0" });
+    const addresses: string[] = [];
+    for (const member of this.members.filter(({ role }) => role === "master")) {
+      const address = await this.listening(member);
+      // After a restart it is to be found where it was.
+      member.env.RPC_PORT = address.slice(address.lastIndexOf(":") + 1);
+      addresses.push(address);
+    }
+    for (let i = 1; i <= workers; i += 1)
+      this.add("worker", i, {
+        RPC_ADDRESS: addresses.join(","),
+        MR_SLOTS: String(slotsPerWorker),
+        MR_WORKER_NAME: `worker-${i}`,
+      });
+    const url = `http://${proxy.address}`;
+    proxy.env.HTTP_PORT = new URL(url).port;
+    await this.ready(url);
+    return url;
+  }
+
+  private add(role: Role, number: number, env: Record<string, string>): Member {
+    const member: Member = {
+      role,
+      name: `${role}-${number}`,
+      env: { ...env },
+      child: undefined,
+      address: "",
+      starts: [],
+    };
+    this.members.push(member);
+    this.spawn(member);
+    return member;
+  }
+
+  private spawn(member: Member): void {
+    const log = openSync(join(this.options.dir, "logs", `${member.name}.log`), "a");
+    const child = spawn(process.execPath, [ENTRY[member.role]], {
+      stdio: ["ignore", log, log, "ipc"],
+      env: { ...process.env, ...this.backendEnv(member.role), ...member.env },
+      detached: true,
+    });
+    closeSync(log);
+    member.child = child;
+    member.address = "";
+    member.starts.push(performance.now());
+    child.on("message", (message: { kind?: string; address?: string }) => {
+      if (message.kind === "listening") member.address = message.address ?? "";
+    });
+    child.on("error", () => undefined);
+    child.on("exit", (code, signal) => this.restart(member, child, String(signal ?? code)));
+  }
+
+  /** What a role needs and no more: a worker learns nothing of the coordinator. */
+  private backendEnv(role: Role): Record<string, string> {
+    const { dir, etcd, blob } = this.options;
+    const env: Record<string, string> = {
+      // Nothing of ours by chance: what is not set here is not set.
+      ETCD_ADDRESS: "",
+      BLOB_CONNECTION: blob ?? "",
+      AZURE_STORAGE_CONNECTION_STRING: "",
+      MR_STORE_DIR: blob === undefined ? join(dir, "store") : "",
+    };
+    if (role === "worker")
+      return {
+        ...env,
+        ETCD_ROOT_PASSWORD: "",
+        MR_SCRATCH_DIR: join(dir, "scratch"),
+        MR_GRACE_MS: String(GRACE_MS),
+      };
+    if (etcd === undefined) return { ...env, MR_SQLITE_FILE: join(dir, "state.db") };
+    return { ...env, ETCD_ADDRESS: etcd };
+  }
+
+  private restart(member: Member, child: ChildProcess, how: string): void {
+    if (this.closing || member.child !== child) return;
+    const nowMs = performance.now();
+    const recent = member.starts.filter((ms) => nowMs - ms < 60_000);
+    const neverServed = member.address === "" && member.starts.length === 1;
+    if (recent.length > RESTARTS_MAX || neverServed) {
+      const log = join(this.options.dir, "logs", `${member.name}.log`);
+      this.failed.abort(new UsageError(`${member.name} ended (${how}); its last words are in ${log}`));
+      return;
+    }
+    this.options.say(`${member.name} (pid ${child.pid}) ended by ${how}; starting it again`);
+    setTimeout(() => {
+      if (!this.closing) this.spawn(member);
+    }, RESTART_MS);
+  }
+
+  private async listening(member: Member): Promise<string> {
+    await this.waitFor(`${member.name} to listen`, async () => member.address !== "");
+    return member.address;
+  }
+
+  private async ready(url: string): Promise<void> {
+    await this.waitFor("all workers to connect", async () => {
+      const response = await fetch(`${url}/readyz`).catch(() => undefined);
+      if (response === undefined || !response.ok) return false;
+      const { workers } = (await response.json()) as { workers: number };
+      return workers >= this.options.workers;
+    });
+  }
+
+  private async waitFor(what: string, probe: () => Promise<boolean>): Promise<void> {
+    const deadlineMs = performance.now() + READY_MS;
+    while (!(await probe())) {
+      this.failed.signal.throwIfAborted();
+      if (this.closing) throw new UsageError("interrupted");
+      if (performance.now() > deadlineMs)
+        throw new UsageError(
+          `waited ${READY_MS / 1000} s for ${what}; see ${join(this.options.dir, "logs")}`,
+        );
+      await delay(25);
+    }
+  }
+
+  /** Rejects when a process cannot be kept running. */
+  get broken(): Promise<never> {
+    return new Promise((_, reject) => {
+      this.failed.signal.addEventListener("abort", () => reject(this.failed.signal.reason));
+    });
+  }
+
+  /** Workers first, so that they can hand back what they run; masters last. */
+  async close(): Promise<void> {
+    this.closing = true;
+    for (const role of ["worker", "proxy", "master"] as const) {
+      const members = this.members.filter((member) => member.role === role);
+      await Promise.all(members.map(({ child }) => end(child)));
+    }
+    await rm(join(this.options.dir, "scratch"), { recursive: true, force: true, maxRetries: 3 });
+  }
+
+  /** Ends all at once. */
+  kill(): void {
+    this.closing = true;
+    for (const { child } of this.members) child?.kill("SIGKILL");
+  }
+}
+
+async function end(child: ChildProcess | undefined): Promise<void> {
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  const patience = setTimeout(() => child.kill("SIGKILL"), GRACE_MS + 7_000);
+  await gone;
+  clearTimeout(patience);
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+import "../common/node_version.ts";
+import { ServerError } from "./client.ts";
+import { catCommand, downloadCommand, logsCommand, uploadCommand } from "./data_commands.ts";
+import { demoCommand } from "./demo_command.ts";
+import {
+  cancelCommand,
+  jobsCommand,
+  runCommand,
+  statusCommand,
+  watchCommand,
+  workersCommand,
+} from "./job_commands.ts";
+import { localCommand } from "./local_command.ts";
+import { type Command, helpOf, parseCommand, UsageError } from "./options.ts";
+
+const COMMANDS: Command[] = [
+  localCommand,
+  demoCommand,
+  uploadCommand,
+  runCommand,
+  jobsCommand,
+  statusCommand,
+  watchCommand,
+  logsCommand,
+  catCommand,
+  cancelCommand,
+  workersCommand,
+  downloadCommand,
+];
+
+function overview(): string {
+  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
+  const rows = COMMANDS.map(
+    ({ name, summary }) => `  ${name.padEnd(width)}  ${summary.split("\n")[0]}`,
+  );
+  return `usage: mr COMMAND [arguments]\n\n${rows.join("\n")}\n\nmr COMMAND --help tells more.`;
+}
+
+async function main([name, ...argv]: string[]): Promise<number> {
+  if (name === undefined || name === "--help" || name === "help") {
+    process.stdout.write(`${overview()}\n`);
+    return name === undefined ? 2 : 0;
+  }
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (command === undefined) throw new UsageError(`mr ${name}: no such command\n\n${overview()}`);
+  if (argv.includes("--help") || argv.includes("-h")) {
+    process.stdout.write(`${helpOf(command)}\n`);
+    return 0;
+  }
+  return command.run(parseCommand(command, argv));
+}
+
+// A reader that has seen enough (`mr cat ... | head`) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const known = error instanceof UsageError || error instanceof ServerError;
+  process.stderr.write(`${known ? (error as Error).message : (error as Error).stack}\n`);
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+}

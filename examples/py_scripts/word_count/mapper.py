@@ -1,0 +1,10 @@
+#!/usr/bin/env python3
+"""Prints `word TAB 1` for every word of its input."""
+import re
+import sys
+
+WORD = re.compile(r"[a-z0-9']+")
+
+for line in sys.stdin.buffer:
+    for word in WORD.findall(line.decode("utf-8", "replace").lower()):
+        print(word, 1, sep="\t")
