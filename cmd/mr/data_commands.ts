@@ -20,7 +20,7 @@ export const uploadCommand: Command = {
   async run(args) {
     const client = Client.from(args);
     const target = locationArg(args.positionals.at(-1) ?? "");
-    const files = (await Promise.all(args.positionals.slice(0, -1).map(filesOf))).flat();
+    const files = (await Promise.all(args.positionals.slice(0, -1).map((path) => filesOf(path)))).flat();
     const summary = await uploadAll(client, files, target);
     process.stdout.write(
       args.has("json")
@@ -39,13 +39,13 @@ export interface LocalFile {
 }
 
 /** A file, or all files of a folder by their names below it; links are not followed. */
-export async function filesOf(path: string): Promise<LocalFile[]> {
+export async function filesOf(path: string, wanted = /(?:)/): Promise<LocalFile[]> {
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) throw new UsageError(`${path}: no such file or folder`);
   if (found.isFile()) return [{ path, name: basename(path), size: found.size }];
   const files: LocalFile[] = [];
   for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
+    if (!entry.isFile() || !wanted.test(entry.name)) continue;
     const full = join(entry.parentPath, entry.name);
     const name = relative(path, full).split(sep).join("/");
     files.push({ path: full, name, size: (await stat(full)).size });

@@ -51,7 +51,7 @@ async function corpus(path: string | undefined): Promise<LocalFile[]> {
   const modules = join(ROOT, "node_modules");
   if (!(await stat(modules).catch(() => undefined))?.isDirectory())
     throw new UsageError("node_modules is missing: run npm ci, or name a file or folder");
-  return (await filesOf(modules)).filter(({ name }) => /\.(md|markdown|txt)$/i.test(name));
+  return filesOf(modules, /\.(md|markdown|txt)$/i);
 }
 
 async function countWords(

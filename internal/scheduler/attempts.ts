@@ -14,6 +14,7 @@ import {
   outputOf,
   type Phase,
   type State,
+  stateOf,
   type Task,
   type Worker,
 } from "./state.ts";
@@ -65,7 +66,7 @@ export function completed(
   if (attempt !== undefined) removeAttempt(state, attempt);
   worker.losses = 0;
   if (found === undefined) {
-    send(worker, { kind: "settled", attempt: message.attempt, won: false }, out);
+    send(worker, { kind: "settled", attempt: message.attempt, won: isKept(state, message) }, out);
   } else if (found.task.state.kind === "done") {
     const won = found.task.state.done.attempt === message.attempt;
     send(worker, { kind: "settled", attempt: message.attempt, won }, out);
@@ -86,6 +87,16 @@ export function completed(
     advance(state, job, at, out);
   }
   if (attempt !== undefined) sweepIfDrained(state, attempt.job, out);
+}
+
+/**
+ * Whether an output is to be kept though its task is no longer known. The objects
+ * of a finished map phase are its result, and who won there has been forgotten:
+ * better a leftover until the job expires than a hole in the result.
+ */
+function isKept(state: State, message: Said<"completed">): boolean {
+  const job = state.jobs.get(parseAttemptId(message.attempt)?.job ?? "");
+  return job !== undefined && job.record.spec.phase === "map" && stateOf(job) === "succeeded";
 }
 
 /** Enters a task's result into the phase's sums. Also used when records are read back. */
