@@ -7,6 +7,8 @@ import { World } from "./world.ts";
 
 /** Faults happen until then; afterwards everything must come to rest. */
 const FAULTS_MS = 60_000;
+/** The longest that anything stands still, and a lease: by then late words have been said. */
+const LATE_MS = 40_000;
 const REST_MS = 400_000;
 
 /** A deliberate mistake in the protocol, to see that the simulation would notice. */
@@ -41,7 +43,7 @@ export class SimulatedCluster {
   run(): void {
     try {
       while (this.world.nowMs < FAULTS_MS + REST_MS && this.world.step()) {
-        if (this.world.nowMs > FAULTS_MS && this.atRest()) break;
+        if (this.world.nowMs > FAULTS_MS + LATE_MS && this.atRest()) break;
       }
       this.checkRest();
     } catch (error) {
