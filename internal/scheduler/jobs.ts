@@ -253,7 +253,7 @@ export function endJob(
   if (tasks.length > 0) out.push({ kind: "archive", job: job.record.id, tasks });
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks)
-      for (const id of [...task.attempts]) revoke(state, id, `the job has ${end.state}`, out);
+      for (const id of [...task.attempts]) revoke(state, id, `the job was ended as ${end.state}`, out);
   out.push({ kind: "changed", job: job.record.id });
   sweepIfDrained(state, job.record.id, out);
 }
