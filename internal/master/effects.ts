@@ -8,6 +8,7 @@ import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
 import { MAP_MANIFEST } from "../model/task.ts";
 import type { Command, Plan } from "../scheduler/events.ts";
+import { outputOf } from "../scheduler/state.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 
 type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
@@ -31,11 +32,14 @@ export class StorageEffects {
 
   /** @throws MrError other than `unavailable`: the input cannot be planned. */
   async plan(record: JobRecord, slots: number): Promise<Plan> {
-    return this.insist(`planning ${record.id}`, async () =>
-      record.spec.phase === "reduce"
+    return this.insist(`planning ${record.id}`, async () => {
+      // Whatever the job's attempts write to is there before any of them is granted.
+      await this.store.ensureContainer(CONTAINER.intermediate);
+      await this.store.ensureContainer(locationOf(outputOf(record)).container);
+      return record.spec.phase === "reduce"
         ? { kind: "done", done: await this.readManifest(record.spec.from) }
-        : { kind: "splits", splits: await this.planSplits(record, slots) },
-    );
+        : { kind: "splits", splits: await this.planSplits(record, slots) };
+    });
   }
 
   private async planSplits(record: JobRecord, slots: number) {
@@ -75,7 +79,6 @@ export class StorageEffects {
   /** Every receipt, then the marker. Ends only when all is done, or the term is over. */
   async publish({ job, receipts, marker }: Of<"publish">): Promise<void> {
     await this.insist(`publishing ${job}`, async () => {
-      await this.store.ensureContainer(marker.container);
       await inLanes(receipts, (receipt) => this.store.publish(receipt));
       await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
     }, true);
@@ -86,7 +89,7 @@ export class StorageEffects {
       await this.store.discardStaged(CONTAINER.intermediate, job.id);
       if (intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
       if (logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
-      const place = locationOf(job.spec.output === "" ? CONTAINER.dest : job.spec.output);
+      const place = locationOf(outputOf(job));
       if (output) await this.store.discardStaged(place.container, job.id);
     }, true);
   }

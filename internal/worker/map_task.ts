@@ -67,7 +67,6 @@ export async function stagePart(context: TaskContext): Promise<StagedObject> {
   const { assignment, store } = context;
   const place = locationOf(assignment.job.output);
   const index = parseAttemptId(assignment.attempt)?.index ?? 0;
-  await store.ensureContainer(place.container);
   return store.stage(
     place.container,
     joinName(place.prefix, partName(index)),

@@ -7,4 +7,4 @@ WORD = re.compile(r"[a-z0-9']+")
 
 for line in sys.stdin.buffer:
     for word in WORD.findall(line.decode("utf-8", "replace").lower()):
-        print(word, 1, sep="\t")
+        print(f"{word}\t1")
