@@ -97,7 +97,10 @@ export class Client {
     });
     let last: JobJson | undefined;
     try {
-      for await (const job of jobLines(response)) yield (last = job);
+      for await (const job of jobLines(response)) {
+        last = job;
+        yield job;
+      }
     } catch (error) {
       if (signal.aborted || last === undefined) throw error;
     }

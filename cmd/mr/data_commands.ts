@@ -4,7 +4,12 @@ import { basename, dirname, join, relative, sep } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { isJobId } from "../../internal/model/ids.ts";
-import { blobNameFault, joinName, type Location, parseLocation } from "../../internal/model/names.ts";
+import {
+  blobNameFault,
+  joinName,
+  type Location,
+  parseLocation,
+} from "../../internal/model/names.ts";
 import { Client, type JobJson, storagePath } from "./client.ts";
 import { bytes, printable } from "./format.ts";
 import { type Command, JSON_FLAG, SERVER_FLAG, UsageError } from "./options.ts";
@@ -20,7 +25,9 @@ export const uploadCommand: Command = {
   async run(args) {
     const client = Client.from(args);
     const target = locationArg(args.positionals.at(-1) ?? "");
-    const files = (await Promise.all(args.positionals.slice(0, -1).map((path) => filesOf(path)))).flat();
+    const files = (
+      await Promise.all(args.positionals.slice(0, -1).map((path) => filesOf(path)))
+    ).flat();
     const summary = await uploadAll(client, files, target);
     process.stdout.write(
       args.has("json")

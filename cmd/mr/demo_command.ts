@@ -61,7 +61,9 @@ async function countWords(
   url: string,
 ): Promise<number> {
   const size = files.reduce((sum, file) => sum + file.size, 0);
-  say(`uploading ${files.length} files, ${bytes(size)}, to ${DATA}, and the scripts to dfs-scripts`);
+  say(
+    `uploading ${files.length} files, ${bytes(size)}, to ${DATA}, and the scripts to dfs-scripts`,
+  );
   await client.fetch(`/storage/${DATA}`, { method: "PUT" });
   for (const { name } of await client.list(DATA, ""))
     await client.fetch(storagePath(DATA, name), { method: "DELETE" });
@@ -80,7 +82,10 @@ async function countWords(
   let last: JobJson | undefined;
   const quiet = { ...args, whole: () => 0 };
   const code = await follow(client, quiet, async function* (signal) {
-    for await (const job of client.run(request, signal)) yield (last = job);
+    for await (const job of client.run(request, signal)) {
+      last = job;
+      yield job;
+    }
   });
   if (code === 0 && last !== undefined) await showTop(client, last, args, url, request);
   return code;
@@ -94,19 +99,18 @@ async function showTop(client: Client, job: JobJson, args: Args, url: string, re
     .map((line) => line.split("\t") as [string, string])
     .toSorted((a, b) => Number(b[1]) - Number(a[1]));
   const rows = counts.slice(0, TOP).map(([word, count]) => [printable(word), count]);
-  process.stdout.write(`\n${counts.length} words; the most frequent:\n\n${table(["WORD", "COUNT"], rows)}\n`);
+  process.stdout.write(
+    `\n${counts.length} words; the most frequent:\n\n${table(["WORD", "COUNT"], rows)}\n`,
+  );
   const dir = args.text("dir") ?? DIR;
   const place = args.text("blob") === undefined ? ` (${join(dir, "store", job.output)})` : "";
   process.stdout.write(`\noutput: ${job.output}${place}\n`);
   const here = args.has("keep") ? url : "http://127.0.0.1:8080";
   const start = args.has("keep") ? "" : `npm run mr -- local --dir ${relative(".", dir)} &\n  `;
   const body = JSON.stringify(request);
-  process.stdout.write(
-    `\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'\n`,
-  );
+  process.stdout.write(`\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'\n`);
 }
 
 function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
-

@@ -24,7 +24,11 @@ export const runCommand: Command = {
     from: { value: "JOB", help: "the map phase that a reduce phase reads" },
     name: { value: "TEXT", help: "a name for people" },
     output: { value: "LOCATION", help: "where the parts go (default dfs-dest/JOB)" },
-    file: { value: "FILE", multiple: true, help: "a further blob or ./path for the scripts' folder" },
+    file: {
+      value: "FILE",
+      multiple: true,
+      help: "a further blob or ./path for the scripts' folder",
+    },
     env: { value: "NAME=VALUE", multiple: true, help: "for the scripts' environment" },
     conf: { value: "NAME=VALUE", multiple: true, help: "a job option by Hadoop's name" },
     priority: { value: "N", help: "-100 to 100; the higher goes first" },
@@ -209,7 +213,9 @@ export const statusCommand: Command = {
       task.id,
       task.state,
       String(task.failures),
-      task.attempts.map((attempt) => `${attempt.id} ${attempt.state} on ${attempt.worker}`).join(", "),
+      task.attempts
+        .map((attempt) => `${attempt.id} ${attempt.state} on ${attempt.worker}`)
+        .join(", "),
       printable(task.last_error),
     ]);
     const head = ["TASK", "STATE", "FAILURES", "ATTEMPTS", "LAST ERROR"];

@@ -145,7 +145,9 @@ export class LocalCluster {
     const neverServed = member.address === "" && member.starts.length === 1;
     if (recent.length > RESTARTS_MAX || neverServed) {
       const log = join(this.options.dir, "logs", `${member.name}.log`);
-      this.failed.abort(new UsageError(`${member.name} ended (${how}); its last words are in ${log}`));
+      this.failed.abort(
+        new UsageError(`${member.name} ended (${how}); its last words are in ${log}`),
+      );
       return;
     }
     this.options.say(`${member.name} (pid ${child.pid}) ended by ${how}; starting it again`);

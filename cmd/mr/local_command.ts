@@ -8,7 +8,10 @@ const DEFAULT_MASTERS = 2;
 export const CLUSTER_FLAGS = {
   dir: { value: "DIR", help: "where data, state and logs are kept (default .mr)" },
   workers: { value: "N", help: `worker processes (default ${DEFAULT_WORKERS})` },
-  masters: { value: "N", help: `master processes, of which one leads (default ${DEFAULT_MASTERS})` },
+  masters: {
+    value: "N",
+    help: `master processes, of which one leads (default ${DEFAULT_MASTERS})`,
+  },
   slots: { value: "N", help: "tasks at a time per worker (default: the cores, shared out)" },
   etcd: { value: "URL", help: "a real etcd instead of the SQLite file" },
   blob: { value: "CONNECTION", help: "a real Blob account (or Azurite) instead of the folder" },

@@ -1,6 +1,6 @@
 import type Router from "@koa/router";
-import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
 import type Koa from "koa";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { MrError } from "../model/errors.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import { workerJson } from "./job_json.ts";

@@ -24,7 +24,8 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
   router.post("/request", async (ctx) => {
     const spec = parseJobRequest(await readJson(ctx));
     const given = ctx.get("Idempotency-Key");
-    if (given.length > 200) throw new HttpError(400, "an Idempotency-Key has at most 200 characters");
+    if (given.length > 200)
+      throw new HttpError(400, "an Idempotency-Key has at most 200 characters");
     // Without a key of the client's, one of ours makes a repeat after a leader change safe.
     const { job } = await jobs.submit(spec, given === "" ? randomUUID() : given);
     ctx.set("Location", `/jobs/${job.id}`);

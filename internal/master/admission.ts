@@ -10,7 +10,9 @@ import type { ObjectStore } from "../model/object_store.ts";
 export async function checkAgainstStorage(store: ObjectStore, spec: JobSpec): Promise<void> {
   const checks = [
     checkScript(store, "mapper", spec.mapper),
-    ...(spec.phase !== "map" && spec.r_num > 0 ? [checkScript(store, "reducer", spec.reducer)] : []),
+    ...(spec.phase !== "map" && spec.r_num > 0
+      ? [checkScript(store, "reducer", spec.reducer)]
+      : []),
     ...spec.files.map((file, i) => checkScript(store, `files.${i}`, file)),
     ...(spec.phase === "reduce" ? [] : [checkData(store, spec.data)]),
     ...(spec.output === "" ? [] : [checkOutput(store, spec.output)]),
@@ -27,7 +29,10 @@ async function checkScript(
 ): Promise<Violation | undefined> {
   const name = command.trim().split(/ +/)[0] ?? "";
   if ((await store.head(CONTAINER.scripts, name)) !== undefined) return undefined;
-  return { field, message: `there is no ${name} in container ${CONTAINER.scripts}; upload it first` };
+  return {
+    field,
+    message: `there is no ${name} in container ${CONTAINER.scripts}; upload it first`,
+  };
 }
 
 async function checkData(store: ObjectStore, data: string): Promise<Violation | undefined> {
@@ -50,4 +55,3 @@ async function hasAny(store: ObjectStore, container: string, prefix: string): Pr
   for await (const _ of store.list(container, prefix)) return true;
   return false;
 }
-

@@ -8,8 +8,8 @@ import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
 import { MAP_MANIFEST } from "../model/task.ts";
 import type { Command, Plan } from "../scheduler/events.ts";
-import { outputOf } from "../scheduler/state.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
+import { outputOf } from "../scheduler/state.ts";
 
 type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
 
@@ -78,27 +78,34 @@ export class StorageEffects {
 
   /** Every receipt, then the marker. Ends only when all is done, or the term is over. */
   async publish({ job, receipts, marker }: Of<"publish">): Promise<void> {
-    await this.insist(`publishing ${job}`, async () => {
-      await inLanes(receipts, (receipt) => this.store.publish(receipt));
-      await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
-    }, true);
+    await this.insist(
+      `publishing ${job}`,
+      async () => {
+        await inLanes(receipts, (receipt) => this.store.publish(receipt));
+        await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
+      },
+      true,
+    );
   }
 
   async sweep({ job, output, intermediate, logs }: Of<"sweep">): Promise<void> {
-    await this.insist(`sweeping ${job.id}`, async () => {
-      await this.store.discardStaged(CONTAINER.intermediate, job.id);
-      if (intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
-      if (logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
-      const place = locationOf(outputOf(job));
-      if (output) await this.store.discardStaged(place.container, job.id);
-    }, true);
+    await this.insist(
+      `sweeping ${job.id}`,
+      async () => {
+        await this.store.discardStaged(CONTAINER.intermediate, job.id);
+        if (intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
+        if (logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
+        const place = locationOf(outputOf(job));
+        if (output) await this.store.discardStaged(place.container, job.id);
+      },
+      true,
+    );
   }
 
   private async deleteAll(container: string, prefix: string): Promise<void> {
     if (!(await this.store.containerExists(container))) return;
     const names: string[] = [];
-    for await (const { name } of this.store.list(container, folderPrefix(prefix)))
-      names.push(name);
+    for await (const { name } of this.store.list(container, folderPrefix(prefix))) names.push(name);
     await inLanes(names, (name) => this.store.delete(container, name));
   }
 

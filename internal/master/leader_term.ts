@@ -123,7 +123,9 @@ export class LeaderTerm {
         return this.background(this.plan(effect));
       case "publish":
         return this.background(
-          this.effects.publish(effect).then(() => this.post({ kind: "published", job: effect.job })),
+          this.effects
+            .publish(effect)
+            .then(() => this.post({ kind: "published", job: effect.job })),
         );
       case "sweep":
         return this.background(
@@ -174,7 +176,10 @@ export class LeaderTerm {
     return answer;
   }
 
-  async query<K extends Answer["kind"]>(query: Query, kind: K): Promise<Extract<Answer, { kind: K }>> {
+  async query<K extends Answer["kind"]>(
+    query: Query,
+    kind: K,
+  ): Promise<Extract<Answer, { kind: K }>> {
     const answer = await this.ask({ kind: "query", query });
     if (answer.kind !== (kind as string)) throw new MrError("internal", "a mismatched answer");
     return answer as Extract<Answer, { kind: K }>;

@@ -24,10 +24,11 @@ export const CONF_KEYS = [
   "mapreduce.task.timeout",
 ] as const;
 
-const checked = (fault: (text: string) => string | undefined) => (text: string, ctx: Refinement) => {
-  const message = fault(text);
-  if (message !== undefined) ctx.addIssue({ code: "custom", message });
-};
+const checked =
+  (fault: (text: string) => string | undefined) => (text: string, ctx: Refinement) => {
+    const message = fault(text);
+    if (message !== undefined) ctx.addIssue({ code: "custom", message });
+  };
 interface Refinement {
   addIssue(issue: { code: "custom"; message: string; path?: string[] }): void;
 }

@@ -123,4 +123,3 @@ export function decodeRecord<K extends RecordKind>(
     });
   }
 }
-

@@ -6,7 +6,12 @@ import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import { AsyncQueue } from "./async_queue.ts";
-import { jobFromMessage, specToMessage, taskFromMessage, workerFromMessage } from "./conversions.ts";
+import {
+  jobFromMessage,
+  specToMessage,
+  taskFromMessage,
+  workerFromMessage,
+} from "./conversions.ts";
 import { fromConnectError } from "./errors.ts";
 import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { JobService } from "./gen/mapreduce/v1/job_pb.ts";

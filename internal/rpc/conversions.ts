@@ -10,8 +10,15 @@ import {
   type TaskView,
   type WorkerView,
 } from "../model/job.ts";
-import { type Job as JobMessage, type JobSpec as SpecMessage, JobSchema, JobState as State, type Task, type TaskSchema } from "./gen/mapreduce/v1/job_pb.ts";
 import type { Worker, WorkerSchema } from "./gen/mapreduce/v1/cluster_pb.ts";
+import {
+  type Job as JobMessage,
+  JobSchema,
+  type JobSpec as SpecMessage,
+  JobState as State,
+  type Task,
+  type TaskSchema,
+} from "./gen/mapreduce/v1/job_pb.ts";
 
 /** Between the messages on the wire and the words of the model: jobs, tasks, workers. */
 
@@ -176,7 +183,8 @@ export function workerToMessage(worker: WorkerView): MessageInitShape<typeof Wor
 
 export function workerFromMessage(worker: Worker): WorkerView {
   const { id, host, pid, slots, free, attempts } = worker;
-  const state = worker.state === "away" || worker.state === "probation" ? worker.state : "connected";
+  const state =
+    worker.state === "away" || worker.state === "probation" ? worker.state : "connected";
   return { id, host, pid, slots, free, attempts, state };
 }
 

@@ -45,4 +45,3 @@ function codeOf(code: Code): ErrorCode {
   for (const [ours, theirs] of Object.entries(CODES)) if (theirs === code) return ours as ErrorCode;
   return "internal";
 }
-

@@ -1,9 +1,9 @@
 import { type DescFile, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
-import {
-  type ServerReflection,
-  type ServerReflectionRequest,
+import type {
+  ServerReflection,
+  ServerReflectionRequest,
 } from "./gen/grpc/reflection/v1/reflection_pb.ts";
 
 const NOT_FOUND = 5;
@@ -23,8 +23,7 @@ export function reflectionService(files: DescFile[]): ServiceImpl<typeof ServerR
     for (const desc of [...file.messages, ...file.enums]) symbols.set(desc.typeName, file);
     for (const service of file.services) {
       symbols.set(service.typeName, file);
-      for (const method of service.methods)
-        symbols.set(`${service.typeName}.${method.name}`, file);
+      for (const method of service.methods) symbols.set(`${service.typeName}.${method.name}`, file);
     }
   }
   return {

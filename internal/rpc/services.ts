@@ -1,11 +1,15 @@
 import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { MrError } from "../model/errors.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import type { WorkerSessions } from "../model/session.ts";
-import { MrError } from "../model/errors.ts";
 import { AsyncQueue } from "./async_queue.ts";
 import { jobToMessage, specFromMessage, taskToMessage, workerToMessage } from "./conversions.ts";
 import { toConnectError } from "./errors.ts";
-import { Health, HealthCheckResponse_ServingStatus } from "./gen/grpc/health/v1/health_pb.ts";
+import {
+  file_grpc_health_v1_health,
+  Health,
+  HealthCheckResponse_ServingStatus,
+} from "./gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "./gen/grpc/reflection/v1/reflection_pb.ts";
 import { ClusterService, file_mapreduce_v1_cluster } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { file_mapreduce_v1_job, JobService } from "./gen/mapreduce/v1/job_pb.ts";
@@ -14,7 +18,6 @@ import {
   type SessionResponse,
   WorkerService,
 } from "./gen/mapreduce/v1/worker_pb.ts";
-import { file_grpc_health_v1_health } from "./gen/grpc/health/v1/health_pb.ts";
 import { reflectionService } from "./reflection.ts";
 import { masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
 

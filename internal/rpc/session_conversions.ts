@@ -7,12 +7,12 @@ import type { Assignment, Segments, TaskOutput, TaskStats } from "../model/task.
 import { big, isFailureClass } from "./conversions.ts";
 import {
   type Grant,
+  type TaskOutput as OutputMessage,
   type Segments as SegmentsMessage,
   type SessionRequest,
   SessionRequestSchema,
   type SessionResponse,
   SessionResponseSchema,
-  type TaskOutput as OutputMessage,
   type TaskStats as StatsMessage,
 } from "./gen/mapreduce/v1/worker_pb.ts";
 

@@ -1,18 +1,18 @@
-import { type AttemptId, parseAttemptId, partName, taskId } from "../model/ids.ts";
+import { parseAttemptId, partName, taskId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
 import { mapOutputName, type TaskOutput } from "../model/task.ts";
 import type { Command, Event } from "./events.ts";
-import { advance, endJob, sweepIfDrained } from "./jobs.ts";
+import { endJob, sweepIfDrained } from "./job_end.ts";
+import { advance } from "./job_stages.ts";
+import { findTask, recordDone, removeAttempt, revoke, revokeMessage, send } from "./leases.ts";
 import {
   type Attempt,
-  currentPhase,
   type Job,
   type LossReason,
   outputOf,
-  type Phase,
   type State,
   stateOf,
   type Task,
@@ -97,18 +97,6 @@ export function completed(
 function isKept(state: State, message: Said<"completed">): boolean {
   const job = state.jobs.get(parseAttemptId(message.attempt)?.job ?? "");
   return job !== undefined && job.record.spec.phase === "map" && stateOf(job) === "succeeded";
-}
-
-/** Enters a task's result into the phase's sums. Also used when records are read back. */
-export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord): void {
-  task.state = { kind: "done", done };
-  phase.done += 1;
-  phase.bytesIn += done.stats.bytesIn;
-  phase.recordsIn += done.stats.recordsIn;
-  phase.outputBytes +=
-    done.output.kind === "segments" ? done.output.indexOffset : done.output.receipt.size;
-  for (const [name, value] of Object.entries(done.stats.counters))
-    job.counters.set(name, (job.counters.get(name) ?? 0) + value);
 }
 
 export function failed(
@@ -246,65 +234,10 @@ function countLoss(state: State, worker: Worker, atMs: number): void {
   worker.probationUntilMs = atMs + state.config.probationMs;
 }
 
-/** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */
-export function revoke(state: State, id: AttemptId, reason: string, out: Command[]): void {
-  const attempt = state.attempts.get(id);
-  if (attempt === undefined || attempt.revoked) return;
-  attempt.revoked = true;
-  const job = state.jobs.get(attempt.job);
-  if (job !== undefined) job.running -= 1;
-  const worker = state.workers.get(attempt.worker);
-  if (worker !== undefined) revokeMessage(worker, id, reason, out);
-}
-
-export function revokeMessage(
-  worker: Worker,
-  attempt: AttemptId,
-  reason: string,
-  out: Command[],
-): void {
-  send(worker, { kind: "revoke", attempt, reason }, out);
-}
-
-export function send(
-  worker: Worker,
-  message: Extract<Command, { kind: "send" }>["message"],
-  out: Command[],
-): void {
-  if (worker.session === undefined) return;
-  out.push({ kind: "send", worker: worker.info.id, session: worker.session, message });
-}
-
-export function removeAttempt(state: State, attempt: Attempt): void {
-  state.attempts.delete(attempt.id);
-  state.workers.get(attempt.worker)?.attempts.delete(attempt.id);
-  const job = state.jobs.get(attempt.job);
-  if (job === undefined) return;
-  if (!attempt.revoked) job.running -= 1;
-  const phase = attempt.kind === "map" ? job.map : job.reduce;
-  phase.tasks[attempt.index]?.attempts.delete(attempt.id);
-}
-
 function liveAttempts(state: State, task: Task): number {
   let count = 0;
   for (const id of task.attempts) if (state.attempts.get(id)?.revoked === false) count += 1;
   return count;
-}
-
-/** The task of an attempt, if its job still plans to use it or has used it. */
-export function findTask(
-  state: State,
-  id: AttemptId,
-): { job: Job; phase: Phase; task: Task } | undefined {
-  const name = parseAttemptId(id);
-  const job = name && state.jobs.get(name.job);
-  if (name === undefined || job === undefined) return undefined;
-  const phase = name.kind === "map" ? job.map : job.reduce;
-  const task = phase.tasks[name.index];
-  if (task === undefined) return undefined;
-  // Of a stage that is over only the done tasks matter: their winners may ask again.
-  if (currentPhase(job) !== phase && task.state.kind !== "done") return undefined;
-  return { job, phase, task };
 }
 
 /** A worker may only hand in what its attempt was to make, where it was to make it. */
@@ -319,4 +252,3 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
   const expected = joinName(place.prefix, partName(name.index));
   return output.receipt.container === place.container && output.receipt.name === expected;
 }
-

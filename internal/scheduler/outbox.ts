@@ -44,7 +44,8 @@ export class Outbox {
       taken += 1;
       for (const command of step) {
         // One commit may name a key once: of two writes to it the later one counts.
-        if (command.kind === "put") for (const write of command.writes) writes.set(write.key, write);
+        if (command.kind === "put")
+          for (const write of command.writes) writes.set(write.key, write);
         else effects.push(command);
       }
     }

@@ -1,8 +1,8 @@
 import { MrError, messageOf } from "../model/errors.ts";
 import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
 import {
-  decodeRecord,
   type DoneRecord,
+  decodeRecord,
   type FailsRecord,
   type JobRecord,
   type PlannedRecord,
@@ -10,9 +10,10 @@ import {
   type SplitRecord,
 } from "../model/records.ts";
 import type { Split } from "../model/task.ts";
-import { recordDone } from "./attempts.ts";
 import type { Command } from "./events.ts";
-import { endJob, publish, queueAll, segmentsOf, sweep } from "./jobs.ts";
+import { endJob, sweep } from "./job_end.ts";
+import { publish, queueAll, segmentsOf } from "./job_stages.ts";
+import { recordDone } from "./leases.ts";
 import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
 import { newWorker } from "./workers.ts";
 
@@ -47,9 +48,7 @@ export function recover(
     if (key.startsWith("worker/")) expectWorker(state, key, value, at.atMs);
     else if (key.startsWith("job/")) readJobRecord(stored, key, value);
   }
-  const ordered = [...stored.entries()].toSorted(
-    ([, a], [, b]) => orderOf(a) - orderOf(b),
-  );
+  const ordered = [...stored.entries()].toSorted(([, a], [, b]) => orderOf(a) - orderOf(b));
   for (const [, job] of ordered) recoverJob(state, job, at, out);
   if (state.hold === undefined) for (const job of state.jobs.values()) release(job);
   return { state, commands: out };

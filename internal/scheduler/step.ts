@@ -17,19 +17,13 @@
  *     or deletes data on a guess.
  * S7  an ended job is swept only when none of its attempts lives.
  */
-import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
+
 import { assignTasks } from "./assign.ts";
+import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
-import {
-  cancelJob,
-  expireJobs,
-  planFailed,
-  planned,
-  published,
-  startQueued,
-  submitJob,
-  swept,
-} from "./jobs.ts";
+import { expireJobs, swept } from "./job_end.ts";
+import { planFailed, planned, published } from "./job_stages.ts";
+import { cancelJob, startQueued, submitJob } from "./jobs.ts";
 import { answerQuery } from "./queries.ts";
 import type { State } from "./state.ts";
 import { disconnected, goodbye, hello, liftHold, ready, removeAwayWorkers } from "./workers.ts";

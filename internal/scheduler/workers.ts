@@ -1,9 +1,10 @@
 import { parseAttemptId } from "../model/ids.ts";
 import { key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
-import { findTask, loseAttempt, revokeMessage, send } from "./attempts.ts";
+import { loseAttempt } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
-import { queueAll } from "./jobs.ts";
+import { queueAll } from "./job_stages.ts";
+import { findTask, revokeMessage, send } from "./leases.ts";
 import type { State, Worker } from "./state.ts";
 
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;

@@ -1,4 +1,4 @@
-import { crc32, zstdCompressSync, zstdDecompressSync, constants as zlib } from "node:zlib";
+import { crc32, constants as zlib, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 
 /**
@@ -250,6 +250,7 @@ export class RunCursor {
 
 export function prefixOf(bytes: Uint8Array, start: number, length: number): number {
   let prefix = 0;
-  for (let i = 0; i < 6; i += 1) prefix = prefix * 256 + (i < length ? (bytes[start + i] as number) : 0);
+  for (let i = 0; i < 6; i += 1)
+    prefix = prefix * 256 + (i < length ? (bytes[start + i] as number) : 0);
   return prefix;
 }

@@ -65,7 +65,8 @@ export class SortBuffer {
       this.table[slot] = this.entries;
     }
     const at = this.used;
-    if (length < 32) for (let i = 0; i < length; i += 1) this.arena[at + i] = from[start + i] as number;
+    if (length < 32)
+      for (let i = 0; i < length; i += 1) this.arena[at + i] = from[start + i] as number;
     else this.arena.set(from.subarray(start, end), at);
     const entry = this.entries++;
     this.offset[entry] = at;
@@ -116,7 +117,9 @@ export class SortBuffer {
     const need = this.used + length;
     if (this.entries > 0 && need + (this.entries + 1) * bytesPerEntry > this.bytesMax) return false;
     if (need > this.arena.length) {
-      const arena = Buffer.allocUnsafe(Math.max(need, Math.min(this.arena.length * 2, this.bytesMax)));
+      const arena = Buffer.allocUnsafe(
+        Math.max(need, Math.min(this.arena.length * 2, this.bytesMax)),
+      );
       this.arena.copy(arena, 0, 0, this.used);
       this.arena = arena;
     }

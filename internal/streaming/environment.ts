@@ -67,4 +67,3 @@ function oldNames(current: Record<string, string>): Record<string, string> {
   }
   return old;
 }
-

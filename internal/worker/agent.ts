@@ -211,12 +211,7 @@ export class WorkerAgent {
     if (this.connection.kind === "up") out.push({ kind: "send", message });
   }
 
-  private stop(
-    attempt: AttemptId,
-    why: FailureClass,
-    message: string,
-    out: AgentCommand[],
-  ): void {
+  private stop(attempt: AttemptId, why: FailureClass, message: string, out: AgentCommand[]): void {
     const held = this.held.get(attempt);
     if (held === undefined) {
       // Tell again: the first time may have been lost.

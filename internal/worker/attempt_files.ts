@@ -1,6 +1,6 @@
+import { createHash, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import { access, chmod, copyFile, mkdir, rename, rm } from "node:fs/promises";
-import { createHash, randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { MrError } from "../model/errors.ts";

@@ -1,9 +1,9 @@
-import { createGunzip, createZstdDecompress } from "node:zlib";
-import { pipeline } from "node:stream/promises";
 import { PassThrough, Readable } from "node:stream";
-import { isCompressed } from "../model/input_format.ts";
+import { pipeline } from "node:stream/promises";
+import { createGunzip, createZstdDecompress } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 import { parseAttemptId, partName } from "../model/ids.ts";
+import { isCompressed } from "../model/input_format.ts";
 import { CONTAINER, joinName, locationOf } from "../model/names.ts";
 import type { StagedObject } from "../model/object_store.ts";
 import { type InputRange, mapOutputName, type TaskOutput } from "../model/task.ts";
@@ -67,11 +67,7 @@ export async function stagePart(context: TaskContext): Promise<StagedObject> {
   const { assignment, store } = context;
   const place = locationOf(assignment.job.output);
   const index = parseAttemptId(assignment.attempt)?.index ?? 0;
-  return store.stage(
-    place.container,
-    joinName(place.prefix, partName(index)),
-    assignment.attempt,
-  );
+  return store.stage(place.container, joinName(place.prefix, partName(index)), assignment.attempt);
 }
 
 /** Writes a script's lines as it printed them, each ended by one LF. */

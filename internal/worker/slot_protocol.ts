@@ -3,9 +3,7 @@ import type { Assignment } from "../model/task.ts";
 import type { Progress, TaskResult } from "./task_runner.ts";
 
 /** What the main thread tells a slot's thread, and what that answers. */
-export type ToSlot =
-  | { kind: "run"; assignment: Assignment }
-  | { kind: "stop"; attempt: AttemptId };
+export type ToSlot = { kind: "run"; assignment: Assignment } | { kind: "stop"; attempt: AttemptId };
 
 export type FromSlot =
   | { kind: "progress"; attempt: AttemptId; progress: Progress }

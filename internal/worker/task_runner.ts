@@ -3,12 +3,7 @@ import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import {
-  type Assignment,
-  attemptLogName,
-  type TaskOutput,
-  type TaskStats,
-} from "../model/task.ts";
+import { type Assignment, attemptLogName, type TaskOutput, type TaskStats } from "../model/task.ts";
 import { resolveCommand, splitCommand } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { type ScriptEnd, ScriptProcess } from "../streaming/script_process.ts";
@@ -60,11 +55,7 @@ export class TaskRunner {
     this.scratch = new Scratch(options.scratch, store);
   }
 
-  async run(
-    assignment: Assignment,
-    signal: AbortSignal,
-    progress: Progress,
-  ): Promise<TaskResult> {
+  async run(assignment: Assignment, signal: AbortSignal, progress: Progress): Promise<TaskResult> {
     const log = new StderrLog();
     const startMs = performance.now();
     const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
@@ -160,7 +151,10 @@ function silenceMs(conf: Record<string, string>): number {
 
 function checkEnd(end: ScriptEnd, conf: Record<string, string>): void {
   if (end.silent)
-    throw new MrError("user", "the script gave no sign of life for the task timeout; it was killed");
+    throw new MrError(
+      "user",
+      "the script gave no sign of life for the task timeout; it was killed",
+    );
   const strict = conf["stream.non.zero.exit.is.failure"] !== "false";
   if (end.signal !== null) throw new MrError("user", `the script was killed by ${end.signal}`);
   if (end.code !== 0 && strict) throw new MrError("user", `the script exited with ${end.code}`);

@@ -101,7 +101,10 @@ for (const [name, start] of [
     });
 
     it("keeps staged objects invisible until published, and publishes twice", async () => {
-      const [one, two] = [await store.stage("box", "s", "j/1"), await store.stage("box", "s", "j/2")];
+      const [one, two] = [
+        await store.stage("box", "s", "j/1"),
+        await store.stage("box", "s", "j/2"),
+      ];
       await one.write(Buffer.from("first"));
       await two.write(Buffer.from("second!"));
       const [a, b] = [await one.seal(), await two.seal()];

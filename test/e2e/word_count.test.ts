@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { outputOf, putExample, putFile, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import {
+  outputOf,
+  putExample,
+  putFile,
+  runJob,
+  type TestCluster,
+  useCluster,
+} from "../support/cluster.ts";
 import { writeCorpus } from "../support/corpus.ts";
 import { pipeline, SORT_BY_KEY, sortedLines } from "../support/oracle.ts";
 import { scratchFolder } from "../support/processes.ts";

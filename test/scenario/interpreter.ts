@@ -5,7 +5,12 @@ import type { MasterMessage, WorkerMessage } from "../../internal/model/session.
 import { mapOutputName, type TaskOutput } from "../../internal/model/task.ts";
 import type { Answer, Command, Event } from "../../internal/scheduler/events.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
-import { DEFAULT_SCHEDULER_CONFIG, newState, outputOf, type State } from "../../internal/scheduler/state.ts";
+import {
+  DEFAULT_SCHEDULER_CONFIG,
+  newState,
+  outputOf,
+  type State,
+} from "../../internal/scheduler/state.ts";
 import { step } from "../../internal/scheduler/step.ts";
 
 /**
@@ -53,7 +58,14 @@ export class ScenarioInterpreter {
         });
         const id = `20260101-000000-${first.toLowerCase().padEnd(6, "0")}`;
         this.jobs.set(first, id);
-        return { ...time, kind: "submit", reply: 1, id, spec, idempotencyKey: named.get("key") ?? "" };
+        return {
+          ...time,
+          kind: "submit",
+          reply: 1,
+          id,
+          spec,
+          idempotencyKey: named.get("key") ?? "",
+        };
       }
       case "planned": {
         const id = this.jobs.get(first) ?? "";
@@ -62,7 +74,12 @@ export class ScenarioInterpreter {
         return { ...time, kind: "planned", job: id, plan: { kind: "splits", splits } };
       }
       case "plan-failed":
-        return { ...time, kind: "plan-failed", job: this.jobs.get(first) ?? "", message: "no input" };
+        return {
+          ...time,
+          kind: "plan-failed",
+          job: this.jobs.get(first) ?? "",
+          message: "no input",
+        };
       case "published":
       case "swept":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
@@ -107,11 +124,23 @@ export class ScenarioInterpreter {
       case "ready":
         return { kind: "ready", free: count("free"), grantsSeen: count("seen") };
       case "heartbeat": {
-        const progress = attempts.map((id) => ({ attempt: id, bytesIn: 0, bytesTotal: 0, status: "" }));
+        const progress = attempts.map((id) => ({
+          attempt: id,
+          bytesIn: 0,
+          bytesTotal: 0,
+          status: "",
+        }));
         return { kind: "heartbeat", seq: 1, attempts: progress };
       }
       case "completed": {
-        const stats = { recordsIn: 0, bytesIn: 0, recordsOut: 0, bytesOut: 0, wallMs: 0, counters: {} };
+        const stats = {
+          recordsIn: 0,
+          bytesIn: 0,
+          recordsOut: 0,
+          bytesOut: 0,
+          wallMs: 0,
+          counters: {},
+        };
         return { kind: "completed", attempt, output: this.outputOf(attempt), stats };
       }
       case "failed": {
@@ -136,7 +165,11 @@ export class ScenarioInterpreter {
     const [id = "", task = ""] = attempt.split("/");
     const job = this.state.jobs.get(id);
     const parsed = parseTaskId(task);
-    if (job === undefined || parsed === undefined || (parsed.kind === "map" && job.reduce.tasks.length > 0))
+    if (
+      job === undefined ||
+      parsed === undefined ||
+      (parsed.kind === "map" && job.reduce.tasks.length > 0)
+    )
       return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1 };
     const place = locationOf(outputOf(job.record));
     const name = joinName(place.prefix, partName(parsed.index));
@@ -174,9 +207,15 @@ export class ScenarioInterpreter {
       case "plan":
         return [`plan ${command.job.id}`];
       case "publish":
-        return [`publish ${command.job}: ${command.receipts.length} parts, then ${command.marker.name}`];
+        return [
+          `publish ${command.job}: ${command.receipts.length} parts, then ${command.marker.name}`,
+        ];
       case "sweep": {
-        const what = [command.output && "output", command.intermediate && "intermediate", command.logs && "logs"];
+        const what = [
+          command.output && "output",
+          command.intermediate && "intermediate",
+          command.logs && "logs",
+        ];
         return [`sweep ${command.job.id}: ${what.filter(Boolean).join(", ") || "nothing"}`];
       }
       default:

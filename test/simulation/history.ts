@@ -108,7 +108,10 @@ export class History {
         done.output.receipt.token === receipt.token,
     );
     assert.ok(winner, `I5: ${receipt.token} was published and did not win`);
-    assert.ok(!this.reports.has(job) || this.reports.get(job)?.state === "succeeded", "I5: too late");
+    assert.ok(
+      !this.reports.has(job) || this.reports.get(job)?.state === "succeeded",
+      "I5: too late",
+    );
     this.published.set(`${job}/${receipt.name}`, receipt);
   }
 

@@ -3,8 +3,8 @@ import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import type { JobSpec } from "../../internal/model/job.ts";
 import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
 import { type Assignment, mapOutputName, type TaskOutput } from "../../internal/model/task.ts";
-import { type Batch, type Effect, Outbox } from "../../internal/scheduler/outbox.ts";
 import type { Event } from "../../internal/scheduler/events.ts";
+import { type Batch, type Effect, Outbox } from "../../internal/scheduler/outbox.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
 import { DEFAULT_SCHEDULER_CONFIG, type State } from "../../internal/scheduler/state.ts";
 import { step } from "../../internal/scheduler/step.ts";
@@ -84,7 +84,9 @@ export class Link {
 
   send(way: "up" | "down", deliver: () => void): void {
     if (this.broken) return;
-    const delayMs = this.world.chance(0.05) ? this.world.between(50, 1_500) : this.world.between(0, 10);
+    const delayMs = this.world.chance(0.05)
+      ? this.world.between(50, 1_500)
+      : this.world.between(0, 10);
     const atMs = Math.max(this.lastMs[way], this.world.nowMs + delayMs);
     this.lastMs[way] = atMs;
     this.world.after(atMs - this.world.nowMs, () => {
@@ -439,7 +441,9 @@ export class WorkerModel {
     const { attempt } = assignment;
     this.running.add(attempt);
     assert.ok(this.running.size <= this.slots, `W4: ${this.name} runs more than it has slots`);
-    const tookMs = this.world.chance(0.1) ? this.world.between(5_000, 20_000) : this.world.between(10, 3_000);
+    const tookMs = this.world.chance(0.1)
+      ? this.world.between(5_000, 20_000)
+      : this.world.between(10, 3_000);
     this.world.after(tookMs, () =>
       this.whenAwake(() => {
         if (!this.running.delete(attempt)) return;
@@ -449,7 +453,14 @@ export class WorkerModel {
         this.history.read(attempt);
         const output = outputOf(assignment);
         if (output.kind === "segments") this.history.objects.set(output.object, this);
-        const stats = { recordsIn: 1, bytesIn: 1, recordsOut: 1, bytesOut: 1, wallMs: 1, counters: {} };
+        const stats = {
+          recordsIn: 1,
+          bytesIn: 1,
+          recordsOut: 1,
+          bytesOut: 1,
+          wallMs: 1,
+          counters: {},
+        };
         this.dispatch({ kind: "finished", attempt, result: { kind: "completed", output, stats } });
       }),
     );
@@ -469,7 +480,9 @@ export class WorkerModel {
   leave(): void {
     this.world.note(`${this.name} leaves`);
     this.dispatch({ kind: "leave", now: false });
-    this.world.after(2_000, () => this.whenAwake(() => this.dispatch({ kind: "leave", now: true })));
+    this.world.after(2_000, () =>
+      this.whenAwake(() => this.dispatch({ kind: "leave", now: true })),
+    );
   }
 }
 

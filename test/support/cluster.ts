@@ -53,7 +53,10 @@ export async function putText(
   name: string,
   body: string | Uint8Array,
 ) {
-  await client.fetch(storagePath(container, name), { method: "PUT", body: body as RequestInit["body"] });
+  await client.fetch(storagePath(container, name), {
+    method: "PUT",
+    body: body as RequestInit["body"],
+  });
 }
 
 export async function putFile(client: Client, container: string, name: string, path: string) {
@@ -68,7 +71,8 @@ export async function putFile(client: Client, container: string, name: string, p
 export async function putExample(client: Client, folder: string) {
   const root = join(import.meta.dirname, "..", "..", "examples", "py_scripts", folder);
   for (const name of await readdir(root))
-    if (name.endsWith(".py")) await putFile(client, "dfs-scripts", `${folder}/${name}`, join(root, name));
+    if (name.endsWith(".py"))
+      await putFile(client, "dfs-scripts", `${folder}/${name}`, join(root, name));
 }
 
 /** Submits, and returns the job in its final state. */

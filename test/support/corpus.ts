@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { finished } from "node:stream/promises";
 import { join } from "node:path";
+import { finished } from "node:stream/promises";
 
 /** Seeded chance: mulberry32. */
 export function seeded(seed: number): () => number {
@@ -23,7 +23,8 @@ export async function writeCorpus(
   const words = Array.from({ length: 20_000 }, (_, i) => {
     const letters = "etaoinshrdlu";
     let word = letters[i % 7] ?? "e";
-    for (let n = i + 1; n > 0; n = Math.floor(n / letters.length)) word += (letters[n % letters.length] ?? "") + (letters[(n * 7) % 5] ?? "");
+    for (let n = i + 1; n > 0; n = Math.floor(n / letters.length))
+      word += (letters[n % letters.length] ?? "") + (letters[(n * 7) % 5] ?? "");
     return word;
   });
   const paths: string[] = [];

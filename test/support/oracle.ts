@@ -14,11 +14,7 @@ export function normalized(content: Uint8Array): Buffer {
  * What a sequential run gives, sorted:
  * cat INPUT | mapper | LC_ALL=C sort -s -t TAB -k1,1 | reducer | sort.
  */
-export async function oracle(
-  input: Uint8Array,
-  mapper: string,
-  reducer: string,
-): Promise<Buffer> {
+export async function oracle(input: Uint8Array, mapper: string, reducer: string): Promise<Buffer> {
   await using folder = await scratchFolder("oracle");
   const [from, m, r] = [join(folder.path, "input"), join(folder.path, "m"), join(folder.path, "r")];
   writeFileSync(from, input);

@@ -75,7 +75,14 @@ export class EtcdCoordinator implements Coordinator {
         .commit();
       const kv = await this.leaderKv();
       if (kv !== undefined && (JSON.parse(kv.value) as { lease?: string }).lease === id)
-        return new EtcdTerm(this.client, this.prefix, lease, kv.epoch, this.ttlSeconds * 1000, sentMs);
+        return new EtcdTerm(
+          this.client,
+          this.prefix,
+          lease,
+          kv.epoch,
+          this.ttlSeconds * 1000,
+          sentMs,
+        );
     } catch (error) {
       await lease.revoke().catch(() => undefined);
       throw error;

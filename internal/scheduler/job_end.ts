@@ -1,0 +1,113 @@
+import { COMMIT_RECORDS_MAX, type RecordWrite } from "../model/coordinator.ts";
+import { type JobId, taskId } from "../model/ids.ts";
+import type { JobError } from "../model/job.ts";
+import { key, type ReportRecord } from "../model/records.ts";
+import type { Command, Event } from "./events.ts";
+import { revoke } from "./leases.ts";
+import { chunksOf, put } from "./record_writes.ts";
+import { type Job, newJob, type State, stateOf } from "./state.ts";
+import { reportOf, viewTasks } from "./views.ts";
+
+type At = Pick<Event, "atMs" | "wallMs">;
+
+export function endJob(
+  state: State,
+  job: Job,
+  end: { state: ReportRecord["state"]; error?: JobError },
+  at: At,
+  out: Command[],
+): void {
+  const report = reportOf(state, job, end.state, end.error, at.wallMs);
+  const tasks = viewTasks(state, job);
+  const leftover = keysOf(job);
+  out.push(put(key.report(job.record.id), report));
+  job.stage = { kind: "ended", report, cleanup: "draining", leftover };
+  if (tasks.length > 0) out.push({ kind: "archive", job: job.record.id, tasks });
+  for (const phase of [job.map, job.reduce])
+    for (const task of phase.tasks)
+      for (const id of [...task.attempts])
+        revoke(state, id, `the job was ended as ${end.state}`, out);
+  out.push({ kind: "changed", job: job.record.id });
+  sweepIfDrained(state, job.record.id, out);
+}
+
+/** S7. The map phase's objects are its result and stay. */
+export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
+  const job = state.jobs.get(id);
+  if (job?.stage.kind !== "ended" || job.stage.cleanup !== "draining") return;
+  for (const phase of [job.map, job.reduce])
+    for (const task of phase.tasks) if (task.attempts.size > 0) return;
+  job.stage.cleanup = "sweeping";
+  sweep(job, out);
+}
+
+export function sweep(job: Job, out: Command[]): void {
+  const succeeded = stateOf(job) === "succeeded";
+  out.push({
+    kind: "sweep",
+    job: job.record,
+    output: !succeeded,
+    intermediate: !(succeeded && job.record.spec.phase === "map"),
+    logs: false,
+  });
+}
+
+export function swept(state: State, id: JobId, out: Command[]): void {
+  const job = state.jobs.get(id);
+  if (job?.stage.kind !== "ended" || job.stage.cleanup !== "sweeping") return;
+  deleteKeys(job.stage.leftover, out);
+  state.jobs.set(id, { ...newJob(job.record), stage: endedStage(job.stage.report) });
+}
+
+function endedStage(report: ReportRecord): Job["stage"] {
+  return { kind: "ended", report, cleanup: "done", leftover: [] };
+}
+
+/** Every key a job may have besides its report. */
+function keysOf(job: Job): string[] {
+  const { id } = job.record;
+  const keys = [key.spec(id), key.planned(id), key.committing(id)];
+  job.splits.forEach((split, index) => {
+    const chunks = chunksOf(split);
+    for (let chunk = 0; chunk < chunks; chunk += 1)
+      keys.push(key.split(id, taskId("map", index), chunk));
+  });
+  for (const phase of [job.map, job.reduce])
+    for (const task of phase.tasks) {
+      const name = taskId(task.kind, task.index);
+      if (task.state.kind === "done") keys.push(key.done(id, name));
+      if (task.userFailures > 0) keys.push(key.fails(id, name));
+    }
+  return keys;
+}
+
+function deleteKeys(keys: string[], out: Command[]): void {
+  for (let from = 0; from < keys.length; from += COMMIT_RECORDS_MAX) {
+    const writes: RecordWrite[] = keys
+      .slice(from, from + COMMIT_RECORDS_MAX)
+      .map((name) => ({ key: name, value: undefined }));
+    out.push({ kind: "put", writes });
+  }
+}
+
+/** Forgets the oldest ended jobs, never one that a waiting reduce phase reads. */
+export function expireJobs(state: State, wallMs: number, out: Command[]): void {
+  const ended = [...state.jobs.values()].filter(
+    (job) => job.stage.kind === "ended" && job.stage.cleanup === "done",
+  );
+  const { endedJobsMax, endedAgeMaxMs } = state.config;
+  let surplus = ended.length - endedJobsMax;
+  const tooOld = (job: Job) =>
+    job.stage.kind === "ended" && wallMs - job.stage.report.finishedAtMs > endedAgeMaxMs;
+  if (surplus <= 0 && !ended.some(tooOld)) return;
+  const read = new Set<string>();
+  for (const job of state.jobs.values())
+    if (job.stage.kind !== "ended") read.add(job.record.spec.from);
+  for (const job of ended.toSorted((a, b) => a.record.order - b.record.order)) {
+    if ((surplus <= 0 && !tooOld(job)) || read.has(job.record.id)) continue;
+    surplus -= 1;
+    state.jobs.delete(job.record.id);
+    deleteKeys([key.report(job.record.id)], out);
+    out.push({ kind: "sweep", job: job.record, output: false, intermediate: true, logs: true });
+  }
+}

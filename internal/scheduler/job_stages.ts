@@ -1,0 +1,112 @@
+import { taskId } from "../model/ids.ts";
+import { joinName, locationOf } from "../model/names.ts";
+import { type DoneRecord, key } from "../model/records.ts";
+import { MAP_MANIFEST, type Receipt, type Segments } from "../model/task.ts";
+import type { Command, Event, Marker, Plan } from "./events.ts";
+import { endJob } from "./job_end.ts";
+import { recordDone } from "./leases.ts";
+import { chunksOf, put, RANGES_PER_RECORD } from "./record_writes.ts";
+import { currentPhase, type Job, newPhase, outputOf, type Phase, type State } from "./state.ts";
+
+type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
+type At = Pick<Event, "atMs" | "wallMs">;
+
+export function planned(state: State, event: Of<"planned">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job === undefined || job.stage.kind !== "planning") return;
+  const maps = event.plan.kind === "splits" ? event.plan.splits.length : event.plan.done.length;
+  job.map = newPhase("map", maps);
+  job.reduce = newPhase("reduce", job.record.spec.r_num);
+  job.startedAtMs = event.wallMs;
+  putPlan(job, event.plan, out);
+  const record = { maps, bytes: job.splitBytes, startedAtMs: job.startedAtMs };
+  out.push(put(key.planned(event.job), record));
+  job.stage = { kind: "map" };
+  queueAll(job.map);
+  out.push({ kind: "changed", job: event.job });
+  advance(state, job, event, out);
+}
+
+/** Each put stands alone (not atomic with the others): they count only once `planned` is there. */
+function putPlan(job: Job, plan: Plan, out: Command[]): void {
+  const { id } = job.record;
+  if (plan.kind === "done") {
+    plan.done.forEach((done, index) => {
+      out.push(put(key.done(id, taskId("map", index)), done));
+      const task = job.map.tasks[index];
+      if (task !== undefined) recordDone(job, job.map, task, done);
+    });
+    return;
+  }
+  job.splits = plan.splits;
+  for (const range of plan.splits.flat()) job.splitBytes += range.length;
+  plan.splits.forEach((split, index) => {
+    const chunks = chunksOf(split);
+    for (let chunk = 0; chunk < chunks; chunk += 1) {
+      const ranges = split.slice(chunk * RANGES_PER_RECORD, (chunk + 1) * RANGES_PER_RECORD);
+      out.push(put(key.split(id, taskId("map", index), chunk), { chunks, ranges }));
+    }
+  });
+}
+
+export function queueAll(phase: Phase): void {
+  for (const task of phase.tasks) if (task.state.kind === "pending") phase.ready.push(task.index);
+}
+
+export function planFailed(state: State, event: Of<"plan-failed">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job === undefined || job.stage.kind !== "planning") return;
+  const error = { class: "input", message: event.message, task: "", attempt: "", logTail: "" };
+  endJob(state, job, { state: "failed", error }, event, out);
+}
+
+/** Moves a job on when the phase it is in has its last task done (S4). */
+export function advance(state: State, job: Job, at: At, out: Command[]): void {
+  const phase = currentPhase(job);
+  if (phase === undefined || phase.done < phase.tasks.length) return;
+  out.push({ kind: "changed", job: job.record.id });
+  if (job.stage.kind === "map" && job.reduce.tasks.length > 0 && job.record.spec.phase !== "map") {
+    job.stage = { kind: "reduce" };
+    job.held = false; // Nobody can be running a reduce task yet.
+    job.sources = segmentsOf(job);
+    queueAll(job.reduce);
+    advance(state, job, at, out);
+    return;
+  }
+  job.stage = { kind: "committing" };
+  out.push(put(key.committing(job.record.id), {}));
+  publish(job, out);
+}
+
+export function segmentsOf(job: Job): Segments[] {
+  return winners(job.map).flatMap((done) => (done.output.kind === "segments" ? done.output : []));
+}
+
+function winners(phase: Phase): DoneRecord[] {
+  return phase.tasks.flatMap((task) => (task.state.kind === "done" ? task.state.done : []));
+}
+
+/** Any later leader may say the same again: it follows from the records alone. */
+export function publish(job: Job, out: Command[]): void {
+  const results = job.reduce.tasks.length > 0 ? job.reduce : job.map;
+  const receipts: Receipt[] = winners(results).flatMap((done) =>
+    done.output.kind === "part" ? done.output.receipt : [],
+  );
+  out.push({ kind: "publish", job: job.record.id, receipts, marker: markerOf(job) });
+}
+
+function markerOf(job: Job): Marker {
+  const place = locationOf(outputOf(job.record));
+  if (job.record.spec.phase !== "map")
+    return { ...place, name: joinName(place.prefix, "_SUCCESS"), body: "" };
+  const body = `${winners(job.map)
+    .map((done) => JSON.stringify(done))
+    .join("\n")}\n`;
+  return { ...place, name: joinName(place.prefix, MAP_MANIFEST), body };
+}
+
+export function published(state: State, event: Of<"published">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job?.stage.kind !== "committing") return;
+  endJob(state, job, { state: "succeeded" }, event, out);
+}

@@ -1,0 +1,79 @@
+import { type AttemptId, parseAttemptId } from "../model/ids.ts";
+import type { DoneRecord } from "../model/records.ts";
+import type { Command } from "./events.ts";
+import {
+  type Attempt,
+  currentPhase,
+  type Job,
+  type Phase,
+  type State,
+  type Task,
+  type Worker,
+} from "./state.ts";
+
+/** Enters a task's result into the phase's sums. Also used when records are read back. */
+export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord): void {
+  task.state = { kind: "done", done };
+  phase.done += 1;
+  phase.bytesIn += done.stats.bytesIn;
+  phase.recordsIn += done.stats.recordsIn;
+  phase.outputBytes +=
+    done.output.kind === "segments" ? done.output.indexOffset : done.output.receipt.size;
+  for (const [name, value] of Object.entries(done.stats.counters))
+    job.counters.set(name, (job.counters.get(name) ?? 0) + value);
+}
+
+/** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */
+export function revoke(state: State, id: AttemptId, reason: string, out: Command[]): void {
+  const attempt = state.attempts.get(id);
+  if (attempt === undefined || attempt.revoked) return;
+  attempt.revoked = true;
+  const job = state.jobs.get(attempt.job);
+  if (job !== undefined) job.running -= 1;
+  const worker = state.workers.get(attempt.worker);
+  if (worker !== undefined) revokeMessage(worker, id, reason, out);
+}
+
+export function revokeMessage(
+  worker: Worker,
+  attempt: AttemptId,
+  reason: string,
+  out: Command[],
+): void {
+  send(worker, { kind: "revoke", attempt, reason }, out);
+}
+
+export function send(
+  worker: Worker,
+  message: Extract<Command, { kind: "send" }>["message"],
+  out: Command[],
+): void {
+  if (worker.session === undefined) return;
+  out.push({ kind: "send", worker: worker.info.id, session: worker.session, message });
+}
+
+export function removeAttempt(state: State, attempt: Attempt): void {
+  state.attempts.delete(attempt.id);
+  state.workers.get(attempt.worker)?.attempts.delete(attempt.id);
+  const job = state.jobs.get(attempt.job);
+  if (job === undefined) return;
+  if (!attempt.revoked) job.running -= 1;
+  const phase = attempt.kind === "map" ? job.map : job.reduce;
+  phase.tasks[attempt.index]?.attempts.delete(attempt.id);
+}
+
+/** The task of an attempt, if its job still plans to use it or has used it. */
+export function findTask(
+  state: State,
+  id: AttemptId,
+): { job: Job; phase: Phase; task: Task } | undefined {
+  const name = parseAttemptId(id);
+  const job = name && state.jobs.get(name.job);
+  if (name === undefined || job === undefined) return undefined;
+  const phase = name.kind === "map" ? job.map : job.reduce;
+  const task = phase.tasks[name.index];
+  if (task === undefined) return undefined;
+  // Of a stage that is over only the done tasks matter: their winners may ask again.
+  if (currentPhase(job) !== phase && task.state.kind !== "done") return undefined;
+  return { job, phase, task };
+}

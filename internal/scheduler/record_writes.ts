@@ -1,0 +1,14 @@
+import type { Split } from "../model/task.ts";
+import type { Command } from "./events.ts";
+
+/** Ranges in one stored record: far below what a transaction may hold. */
+export const RANGES_PER_RECORD = 500;
+
+/** In how many records a split is kept. */
+export function chunksOf(split: Split): number {
+  return Math.max(1, Math.ceil(split.length / RANGES_PER_RECORD));
+}
+
+export function put(name: string, value: object): Command {
+  return { kind: "put", writes: [{ key: name, value: JSON.stringify(value) }] };
+}
