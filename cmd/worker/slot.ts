@@ -1,6 +1,7 @@
 import { workerData } from "node:worker_threads";
 import { serveSlot } from "../../internal/worker/slot_thread.ts";
-import { TaskRunner, type TaskRunnerOptions } from "../../internal/worker/task_runner.ts";
+import type { TaskRunnerOptions } from "../../internal/worker/task_context.ts";
+import { TaskRunner } from "../../internal/worker/task_runner.ts";
 import { openStore } from "../common/backends.ts";
 import type { StorageConfig } from "../common/config.ts";
 

@@ -2,17 +2,15 @@ import { PassThrough, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { MrError } from "../model/errors.ts";
-import { parseAttemptId, partName } from "../model/ids.ts";
 import { isCompressed } from "../model/input_format.ts";
-import { CONTAINER, joinName, locationOf } from "../model/names.ts";
-import type { StagedObject } from "../model/object_store.ts";
+import { CONTAINER } from "../model/names.ts";
 import { type InputRange, mapOutputName, type TaskOutput } from "../model/task.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
 import { MapOutput } from "../shuffle/map_output.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import { readSplitRange } from "../shuffle/split_reader.ts";
 import type { ScriptProcess } from "../streaming/script_process.ts";
-import type { TaskContext } from "./task_runner.ts";
+import { committed, partWriter, stagePart, type TaskContext } from "./task_context.ts";
 
 /** split -> script -> R sorted segments in one object; or, with no reducers, straight into a part. */
 export async function runMapTask(context: TaskContext): Promise<TaskOutput> {
@@ -60,36 +58,6 @@ async function mapToPart(context: TaskContext, split: InputRange[]): Promise<Tas
     await write.end();
     return { kind: "part", receipt: await staged.seal() };
   });
-}
-
-/** Stages the part of the result that this task makes. */
-export async function stagePart(context: TaskContext): Promise<StagedObject> {
-  const { assignment, store } = context;
-  const place = locationOf(assignment.job.output);
-  const index = parseAttemptId(assignment.attempt)?.index ?? 0;
-  return store.stage(place.container, joinName(place.prefix, partName(index)), assignment.attempt);
-}
-
-/** Writes a script's lines as it printed them, each ended by one LF. */
-export function partWriter(context: TaskContext, staged: StagedObject) {
-  const lines = new LineNormalizer();
-  const push = async (chunk: Uint8Array) => {
-    const normal = lines.push(chunk);
-    context.stats.recordsOut += countLines(normal);
-    context.stats.bytesOut += normal.length;
-    await staged.write(normal);
-  };
-  return { push, end: () => staged.write(lines.end()) };
-}
-
-/** Keeps what was staged only if all went well. */
-export async function committed<T>(staged: StagedObject, body: () => Promise<T>): Promise<T> {
-  try {
-    return await body();
-  } catch (error) {
-    await staged.discard().catch(() => undefined);
-    throw error;
-  }
 }
 
 /** Feeds the split to the script while its output is taken; both at the same time. */

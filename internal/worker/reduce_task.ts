@@ -6,8 +6,7 @@ import { ReduceInput } from "../shuffle/reduce_input.ts";
 import { INDEX_ENTRY_BYTES, type IndexEntry, parseIndexEntry } from "../shuffle/run_format.ts";
 import { mergeSegments, type OpenSegment, SpillFolder } from "../shuffle/spill.ts";
 import type { ScriptProcess } from "../streaming/script_process.ts";
-import { committed, partWriter, stagePart } from "./map_task.ts";
-import type { TaskContext } from "./task_runner.ts";
+import { committed, partWriter, stagePart, type TaskContext } from "./task_context.ts";
 
 const INDEX_READS_AT_A_TIME = 8;
 

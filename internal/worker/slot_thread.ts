@@ -2,7 +2,8 @@ import { type MessagePort, parentPort } from "node:worker_threads";
 import { messageOf } from "../model/errors.ts";
 import type { Assignment } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
-import type { Progress, TaskRunner } from "./task_runner.ts";
+import type { Progress } from "./task_context.ts";
+import type { TaskRunner } from "./task_runner.ts";
 
 const PROGRESS_MS = 500;
 

@@ -2,7 +2,7 @@ import { Worker as Thread } from "node:worker_threads";
 import type { AttemptId } from "../model/ids.ts";
 import type { Assignment, AttemptProgress } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
-import type { TaskResult } from "./task_runner.ts";
+import type { TaskResult } from "./task_context.ts";
 
 export interface SlotsOptions {
   /** The module that calls `serveSlot`, and what it is given. */

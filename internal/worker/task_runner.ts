@@ -3,7 +3,7 @@ import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import { type Assignment, attemptLogName, type TaskOutput, type TaskStats } from "../model/task.ts";
+import { type Assignment, attemptLogName } from "../model/task.ts";
 import { resolveCommand, splitCommand } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { type ScriptEnd, ScriptProcess } from "../streaming/script_process.ts";
@@ -11,37 +11,7 @@ import { StderrLog } from "../streaming/stderr.ts";
 import { type AttemptFolder, Scratch } from "./attempt_files.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
-
-export interface TaskRunnerOptions {
-  scratch: string;
-  sortBytes: number;
-  lineBytesMax: number;
-}
-
-export interface Progress {
-  bytesIn: number;
-  bytesTotal: number;
-  status: string;
-}
-
-export type TaskResult =
-  | { kind: "completed"; output: TaskOutput; stats: TaskStats }
-  | { kind: "failed"; class: FailureClass; message: string; logTail: string };
-
-/** What a map or reduce task is run with. */
-export interface TaskContext {
-  assignment: Assignment;
-  store: ObjectStore;
-  options: TaskRunnerOptions;
-  folder: AttemptFolder;
-  signal: AbortSignal;
-  stats: TaskStats;
-  /** Changed in place; sampled by the heartbeat. */
-  progress: Progress;
-  startScript(onOutput: (chunk: Buffer) => Promise<void>): Promise<ScriptProcess>;
-  /** Throws unless the script ended as its job expects. */
-  checkEnd(end: ScriptEnd): void;
-}
+import type { Progress, TaskContext, TaskResult, TaskRunnerOptions } from "./task_context.ts";
 
 /** Runs attempts, one at a time: a slot. It lives on a thread of its own. */
 export class TaskRunner {
@@ -65,7 +35,6 @@ export class TaskRunner {
       const context = this.contextOf(assignment, signal, progress, log, folder);
       const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
       const output = await run(context);
-      signal.throwIfAborted();
       context.stats.counters = { ...log.counters };
       context.stats.wallMs = Math.round(performance.now() - startMs);
       return { kind: "completed", output, stats: context.stats };

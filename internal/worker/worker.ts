@@ -7,7 +7,7 @@ import type { LeaderDialer, LeaderStream } from "../model/session.ts";
 import type { TaskOutput, WorkerInfo } from "../model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "./agent.ts";
 import type { Slots } from "./slots.ts";
-import type { TaskResult } from "./task_runner.ts";
+import type { TaskResult } from "./task_context.ts";
 
 type Untimed<E> = E extends unknown ? Omit<E, "atMs"> : never;
 

@@ -34,7 +34,17 @@ function say(line: string): void {
 
 function checkBoundaries(): void {
   const json = run("import boundaries", "depcruise", ["--output-type", "json", "internal", "cmd"]);
-  const { summary } = JSON.parse(json) as { summary: { totalCruised: number } };
+  const { summary } = JSON.parse(json) as {
+    summary: {
+      totalCruised: number;
+      violations: { rule: { name: string }; from: string; to: string }[];
+    };
+  };
+  // In this form of output the exit code says nothing.
+  if (summary.violations.length > 0) {
+    const lines = summary.violations.map(({ rule, from, to }) => `${rule.name}: ${from} -> ${to}`);
+    fail("import boundaries", lines.join("\n"));
+  }
   if (summary.totalCruised < MODULES_MIN)
     fail("import boundaries", `only ${summary.totalCruised} modules were seen`);
   say(`import boundaries held by ${summary.totalCruised} modules`);
