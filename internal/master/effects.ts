@@ -88,7 +88,9 @@ export class StorageEffects {
     );
   }
 
-  async sweep({ job, output, intermediate, logs }: Of<"sweep">): Promise<void> {
+  async sweep({ job, what, tasks }: Of<"sweep">): Promise<void> {
+    const { output, intermediate, logs } = what;
+    if (tasks.length > 0) await this.archive(job.id, tasks);
     await this.insist(
       `sweeping ${job.id}`,
       async () => {
@@ -110,7 +112,7 @@ export class StorageEffects {
   }
 
   /** Keeps the list of tasks of an ended job beside its logs. Best effort. */
-  async archive(job: string, tasks: TaskView[]): Promise<void> {
+  private async archive(job: string, tasks: TaskView[]): Promise<void> {
     try {
       await this.store.ensureContainer(CONTAINER.logs);
       const body = Buffer.from(JSON.stringify(tasks));

@@ -131,8 +131,6 @@ export class LeaderTerm {
         return this.background(
           this.effects.sweep(effect).then(() => this.post({ kind: "swept", job: effect.job.id })),
         );
-      case "archive":
-        return this.background(this.effects.archive(effect.job, effect.tasks));
     }
   }
 

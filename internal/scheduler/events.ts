@@ -52,10 +52,16 @@ export type Command =
   | { kind: "reply"; to: ReplyTo; answer: Answer }
   | { kind: "plan"; job: JobRecord }
   | { kind: "publish"; job: JobId; receipts: Receipt[]; marker: Marker }
-  | { kind: "sweep"; job: JobRecord; output: boolean; intermediate: boolean; logs: boolean }
-  | { kind: "archive"; job: JobId; tasks: TaskView[] }
+  | { kind: "sweep"; job: JobRecord; what: SweepScope; tasks: TaskView[] }
   /** Somebody may want to look at the job again. */
   | { kind: "changed"; job: JobId };
+
+/** What a sweep deletes. `tasks` of the command are archived first, if there are any. */
+export interface SweepScope {
+  output: boolean;
+  intermediate: boolean;
+  logs: boolean;
+}
 
 /** The object that says a result is whole; written last, create-only. */
 export interface Marker {

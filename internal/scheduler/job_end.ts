@@ -18,11 +18,9 @@ export function endJob(
   out: Command[],
 ): void {
   const report = reportOf(state, job, end.state, end.error, at.wallMs);
-  const tasks = viewTasks(state, job);
   const leftover = keysOf(job);
   out.push(put(key.report(job.record.id), report));
   job.stage = { kind: "ended", report, cleanup: "draining", leftover };
-  if (tasks.length > 0) out.push({ kind: "archive", job: job.record.id, tasks });
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks)
       for (const id of [...task.attempts])
@@ -38,18 +36,14 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks) if (task.attempts.size > 0) return;
   job.stage.cleanup = "sweeping";
-  sweep(job, out);
+  sweep(state, job, out);
 }
 
-export function sweep(job: Job, out: Command[]): void {
+export function sweep(state: State, job: Job, out: Command[]): void {
   const succeeded = stateOf(job) === "succeeded";
-  out.push({
-    kind: "sweep",
-    job: job.record,
-    output: !succeeded,
-    intermediate: !(succeeded && job.record.spec.phase === "map"),
-    logs: false,
-  });
+  const isResult = succeeded && job.record.spec.phase === "map";
+  const what = { output: !succeeded, intermediate: !isResult, logs: false };
+  out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
 }
 
 export function swept(state: State, id: JobId, out: Command[]): void {
@@ -108,6 +102,7 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
     surplus -= 1;
     state.jobs.delete(job.record.id);
     deleteKeys([key.report(job.record.id)], out);
-    out.push({ kind: "sweep", job: job.record, output: false, intermediate: true, logs: true });
+    const what = { output: false, intermediate: true, logs: true };
+    out.push({ kind: "sweep", job: job.record, what, tasks: [] });
   }
 }

@@ -33,8 +33,8 @@ function answer(state: State, query: Query, atMs: number): Answer {
       if (job === undefined)
         return { kind: "error", error: new MrError("not_found", `no job ${query.id}`) };
       if (query.kind === "job") return { kind: "job", job: viewJob(state, job) };
-      const archived = job.stage.kind === "ended";
-      return { kind: "tasks", tasks: archived ? [] : viewTasks(state, job), archived };
+      const archived = job.stage.kind === "ended" && job.stage.cleanup === "done";
+      return { kind: "tasks", tasks: viewTasks(state, job), archived };
     }
   }
 }

@@ -106,7 +106,7 @@ function recoverJob(
   const job = newJob(record);
   state.jobs.set(record.id, job);
   state.order = Math.max(state.order, record.order);
-  if (stored.report !== undefined) return recoverEnded(job, stored.report, stored.keys, out);
+  if (stored.report !== undefined) return recoverEnded(state, job, stored.report, stored.keys, out);
   const fault = stored.fault ?? recoverTasks(job, stored);
   if (fault !== undefined) {
     const error = { class: "internal", message: fault, task: "", attempt: "", logTail: "" };
@@ -120,10 +120,16 @@ function recoverJob(
   }
 }
 
-function recoverEnded(job: Job, report: ReportRecord, leftover: string[], out: Command[]): void {
+function recoverEnded(
+  state: State,
+  job: Job,
+  report: ReportRecord,
+  leftover: string[],
+  out: Command[],
+): void {
   const cleanup = leftover.length > 0 ? "sweeping" : "done";
   job.stage = { kind: "ended", report, cleanup, leftover };
-  if (cleanup === "sweeping") sweep(job, out);
+  if (cleanup === "sweeping") sweep(state, job, out);
 }
 
 /** The stage follows from what is done; only `committing` is a decision of its own. */

@@ -212,9 +212,9 @@ export class ScenarioInterpreter {
         ];
       case "sweep": {
         const what = [
-          command.output && "output",
-          command.intermediate && "intermediate",
-          command.logs && "logs",
+          command.what.output && "output",
+          command.what.intermediate && "intermediate",
+          command.what.logs && "logs",
         ];
         return [`sweep ${command.job.id}: ${what.filter(Boolean).join(", ") || "nothing"}`];
       }

@@ -289,7 +289,7 @@ export class MasterModel {
       case "sweep":
         return later(1, 50, () => {
           for (const name of [...this.history.objects.keys()])
-            if (effect.intermediate && name.startsWith(`${effect.job.id}/`))
+            if (effect.what.intermediate && name.startsWith(`${effect.job.id}/`))
               this.history.objects.delete(name);
           this.post({ kind: "swept", job: effect.job.id });
         });
