@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """The user's side of the system: data and scripts in, jobs through the proxy, results out.
 
-Data goes straight to and from Blob Storage (AZURE_STORAGE_CONNECTION_STRING), jobs go to the
-proxy by HTTP. Exit codes: 0 all is well, 1 it failed, 2 wrong usage or setting, 3 the job was
-cancelled, 130 interrupted.
+Data goes straight to and from Blob Storage, which AZURE_STORAGE_CONNECTION_STRING names.
+Exit codes: 0 success, 1 failure, 2 wrong usage or setting, 3 job cancelled, 130 interrupted.
 """
 import argparse
 import json
 import os
 import re
+import signal
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -28,8 +28,8 @@ RESULTS = ("dfs-dest", "dfs-intermediate")
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
 SILENCE_S = 60  # The proxy says something every 15 s: a stream as silent as this is broken.
 POLL_S = 1
-PATIENCE_S = 300
-LOCATION = re.compile(r"([a-z0-9-]{3,63})(?:/(.*))?")
+PATIENCE_S = 120
+LOCATION = re.compile(r"(?!.*/\.\.?(?:/|$))([a-z0-9-]{3,63})(?:/(.*))?")  # No . or .. in it.
 PART = re.compile(r"part-\d{5}")
 # What the system refuses in a blob's name; surrogates stand for bytes that are not UTF-8.
 BAD_NAME = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|\.$")
@@ -43,12 +43,8 @@ class UsageError(Exception):
 
 
 class Failure(Exception):
-    """What was asked for failed; `status` is the proxy's, if it gave one."""
+    """What was asked for failed."""
     code = 1
-
-    def __init__(self, message, status=0):
-        super().__init__(message)
-        self.status = status
 
 
 def say(text, end="\n"):
@@ -60,50 +56,42 @@ def say(text, end="\n"):
 def progress(text):
     """A line that the next one takes the place of, for people who watch."""
     if sys.stderr.isatty():
-        say(text, end="")
+        say(text[:(os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1], end="")
 
 
 @contextmanager
 def storage():
     """The Blob service. The SDK's messages may quote a key or a signed URL: none is passed on."""
-    try:  # Only here, so that whatever needs no storage works without it.
+    try:
+        # Imported only here, so that whatever needs no storage works without it.
         from azure.core.exceptions import AzureError
         from azure.storage.blob import BlobServiceClient
-    except ImportError:
-        raise UsageError("azure-storage-blob is missing: pip install azure-storage-blob "
-                         "(on Debian: apt-get install python3-azure-storage)") from None
-    if not os.environ.get(CONNECTION):
-        raise UsageError(f"{CONNECTION} is not set")
-    try:
         # With its default waits the SDK takes minutes to tell of a mistyped address.
         service = BlobServiceClient.from_connection_string(
             os.environ[CONNECTION], initial_backoff=1, increment_base=2)
+    except ImportError:
+        raise UsageError("azure-storage-blob is missing: pip install azure-storage-blob "
+                         "(on Debian: apt-get install python3-azure-storage)") from None
+    except KeyError:
+        raise UsageError(f"{CONNECTION} is not set") from None
     except ValueError:
         raise UsageError(f"{CONNECTION} is not a valid connection string") from None
     try:
-        with service:
-            yield service
+        yield service
     except AzureError as error:
-        raise Failure(storage_fault(error)) from None
-
-
-def storage_fault(error):
-    code = getattr(error, "error_code", None)
-    if code is None:
-        return f"storage cannot be used ({type(error).__name__}): check {CONNECTION}"
-    if code == "ContainerNotFound":
-        return "storage has no such container: run setup first"
-    return f"storage refused: {getattr(code, 'value', code)}"
+        code = getattr(error, "error_code", None)
+        reason = getattr(code, "value", code) or type(error).__name__
+        hint = "run setup first" if code == "ContainerNotFound" else f"is {CONNECTION} right?"
+        raise Failure(f"storage: {reason}; {hint}") from None
 
 
 def setup(_args):
     with storage() as service:
         for name in (*(container for _, _, container in SOURCES), *RESULTS):
             container = service.get_container_client(name)
-            there = container.exists()
-            if not there:
+            if not (there := container.exists()):
                 container.create_container()
-            print(f"{name}: {'is there already' if there else 'created'}")
+            say(f"{name}: {'is there already' if there else 'created'}")
 
 
 def reset(args):
@@ -113,12 +101,11 @@ def reset(args):
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise Failure("nothing was deleted")
         for container in map(service.get_container_client, RESULTS):
-            deleted = 0
-            for blob in container.list_blobs() if container.exists() else ():
+            deleted, blobs = 0, container.list_blobs() if container.exists() else ()
+            for deleted, blob in enumerate(blobs, 1):
                 container.delete_blob(blob.name, delete_snapshots="include")
-                deleted += 1
                 progress(f"{container.container_name}: {deleted} blobs deleted")
-            print(f"{container.container_name}: {deleted} blobs deleted")
+            say(f"{container.container_name}: {deleted} blobs deleted")
 
 
 def upload(args):
@@ -134,12 +121,11 @@ def upload(args):
         for folder, container, files in found:
             for number, (path, name) in enumerate(files, 1):
                 place = f"{container} {number}/{len(files)}: {path}"
-                progress(place)
                 with open(path, "rb") as file:
                     service.get_blob_client(container, name).upload_blob(
                         file, overwrite=True,
                         progress_hook=lambda sent, _: progress(f"{place}, {sent:,} bytes"))
-            print(f"{container}: {len(files)} files from {folder}")
+            say(f"{container}: {len(files)} files from {folder}")
 
 
 def files_below(folder):
@@ -147,8 +133,8 @@ def files_below(folder):
     def refuse(error):
         raise UsageError(f"{error.filename}: {error.strerror}")
 
-    walk = os.walk(folder, onerror=refuse)
-    paths = sorted(Path(base, name) for base, _, names in walk for name in names)
+    paths = sorted(Path(base, name) for base, _, names in os.walk(folder, onerror=refuse)
+                   for name in names)
     files = [(path, path.relative_to(folder).as_posix()) for path in paths]
     for path, name in files:
         if not path.is_file() or BAD_NAME.search(name):
@@ -157,21 +143,14 @@ def files_below(folder):
 
 
 def result(args):
-    check_target(args.output)
     location = f"dfs-dest/{args.job}"
     with storage() as service:
         try:
-            for job in jobs(args.server, f"/jobs/{args.job}"):
+            for job in jobs(args.server, f"/jobs/{quote(args.job, safe='')}"):
                 location = job.get("output")
         except Failure as failure:
             say(f"{failure}; looking in {location}")
         deliver(service, location, args.output, to_stdout=args.output is None)
-
-
-def check_target(folder):
-    """Parts of two results in one folder could not be told apart."""
-    if folder and (folder.is_file() or any(folder.glob("part-*"))):
-        raise UsageError(f"--output {folder}: is a file, or holds parts already")
 
 
 def deliver(service, location, folder, to_stdout):
@@ -188,6 +167,7 @@ def deliver(service, location, folder, to_stdout):
     if to_stdout:
         for _, blob in parts:
             blob.download_blob().readinto(sys.stdout.buffer)
+        sys.stdout.flush()
 
 
 def parts_of(service, location):
@@ -209,7 +189,6 @@ def run(args):
     wanted = args.print or args.output is not None
     if wanted and args.phase == "map":
         raise UsageError("a map phase has no result to print or download")
-    check_target(args.output)
     fields = ("mapper", "reducer", "data", "m_num", "r_num", "phase", "name")
     request = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
     # Storage comes first: a missing setting should not show only after a long job.
@@ -232,17 +211,17 @@ def follow(server, request):
             show(f"{job['id']} {job['state']:<10} {'  '.join(counts)}")
             state = job["state"]
     except KeyboardInterrupt:
-        name = f"job {job['id']}" if job else "the job, if it was submitted,"
-        raise KeyboardInterrupt(f"{name} goes on; {server}/jobs tells how far it is") from None
+        name = f"job {job['id']}" if job else "a job that was submitted"
+        raise KeyboardInterrupt(f"{name} goes on; see {server}/jobs") from None
     return job
 
 
 def end_of(job):
-    error, text = job.get("error"), f"job {job['id']} {job['state']}"
+    text, error = f"job {job['id']} {job['state']}", job.get("error")
     if not error:
-        return f"{text}; output: {job.get('output')}" if job["state"] == "succeeded" else text
+        return f"{text}; output: {job.get('output')}"
     where = f" in {error['task']}" if error.get("task") else ""
-    tail = error.get("log_tail", "").rstrip()
+    tail = error.get("log_tail", "")
     return f"{text}{where} ({error.get('class')}): {error.get('message')}\n{tail}".rstrip()
 
 
@@ -256,39 +235,31 @@ def submit(server, request):
     heard = time.monotonic()
     while job["state"] not in EXIT_CODES:
         time.sleep(POLL_S)
-        try:
+        with suppress(Failure):
             for job in jobs(server, f"/jobs/{quote(job['id'], safe='')}"):
                 heard = time.monotonic()
                 yield job
-        except Failure as failure:
-            if 400 <= failure.status < 500 or time.monotonic() - heard > PATIENCE_S:
-                raise
+        if time.monotonic() - heard > PATIENCE_S:
+            raise Failure(f"{server} told nothing of job {job['id']} for {PATIENCE_S} s")
 
 
 def jobs(server, path, body=None):
     """Yields the job of each line of the answer; one that breaks off just ends early."""
-    with call(server, path, body) as response:
-        try:
-            for line in response:
-                job = json.loads(line)
-                if not isinstance(job, dict) or not {"id", "state"} <= job.keys():
-                    return
-                yield job
-        except BROKEN:
-            return
-
-
-def call(server, path, body=None):
-    """The proxy's answer, to be read as it comes."""
-    data = None if body is None else json.dumps(body).encode()
+    data = body and json.dumps(body).encode()
     try:
-        request = Request(server.rstrip("/") + path, data, {"Content-Type": "application/json"})
-        return urlopen(request, timeout=SILENCE_S)
+        request = Request(server + path, data, {"Content-Type": "application/json"})
+        response = urlopen(request, timeout=SILENCE_S)
     except HTTPError as error:
         raise refusal(error) from None
     except BROKEN as error:
         reason = getattr(error, "reason", error)
         raise Failure(f"{server} does not answer ({reason}); is the proxy running?") from None
+    with response, suppress(*BROKEN):
+        for line in response:
+            job = json.loads(line)
+            if not isinstance(job, dict) or not {"id", "state"} <= job.keys():
+                return
+            yield job
 
 
 def refusal(error):
@@ -296,18 +267,23 @@ def refusal(error):
     try:
         problem = json.loads(error.read())
         fields = (f"\n  {item['field']}: {item['message']}" for item in problem.get("errors", ()))
-        return Failure(problem["detail"] + "".join(fields), error.code)
+        return Failure(problem["detail"] + "".join(fields))
     except (*BROKEN, LookupError, TypeError, AttributeError):
-        return Failure(f"the server answered {error.code} {error.reason}", error.code)
+        return Failure(f"the server answered {error.code} {error.reason}")
 
 
-def matching(pattern, what):
-    """An argument type: text of this form."""
-    def check(text):
-        if re.fullmatch(pattern, text) is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return text
-    return check
+def server_url(text):
+    if re.match(r"https?://[^/\s]", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an http or https URL")
+    return text.rstrip("/")
+
+
+def new_folder(text):
+    """Parts of two results in one folder could not be told apart."""
+    folder = Path(text)
+    if folder.is_file() or any(folder.glob("part-*")):
+        raise argparse.ArgumentTypeError(f"{text} is a file, or holds parts already")
+    return folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -331,10 +307,9 @@ def parse(argv):
     add = command(upload, "Uploads data and scripts, folders with all that is in them.")
     for option, default, container in SOURCES:
         add(f"--{option}", type=Path, metavar="DIR", help=f"to {container} (default {default})")
-
     server = {"metavar": "URL", "help": "the proxy (default: $MR_SERVER or %(default)s)",
               "default": os.environ.get("MR_SERVER") or "http://127.0.0.1:8080",
-              "type": matching(r"https?://[^/\s]+[^\s?#]*", "an http or https URL")}
+              "type": server_url}
     add = command(run, "Runs a job and waits for its end; the exit code tells how it ended.")
     add("--mapper", required=True, metavar="SCRIPT", help="a blob of dfs-scripts")
     add("--reducer", metavar="SCRIPT", help="a blob of dfs-scripts; not for a map phase")
@@ -343,13 +318,12 @@ def parse(argv):
     add("--r-num", type=int, metavar="N", help="reduce tasks, and parts of the result")
     add("--phase", choices=("map", "reduce"), help="only this phase")
     add("--name", help="a name for people")
-    add("--output", type=Path, metavar="DIR", help="download the result's parts to this folder")
+    add("--output", type=new_folder, metavar="DIR", help="download the parts to this folder")
     add("--print", action="store_true", help="print the result")
     add("--server", **server)
     add = command(result, "Prints the result of a job, or downloads its parts.")
-    add("job", metavar="JOB_ID", help="as run tells it",
-        type=matching(r"[A-Za-z0-9-]+", "the id of a job"))
-    add("--output", type=Path, metavar="DIR", help="download to this folder; do not print")
+    add("job", metavar="JOB_ID", help="as run tells it")
+    add("--output", type=new_folder, metavar="DIR", help="download to this folder; do not print")
     add("--server", **server)
     return parser.parse_args(argv)
 
@@ -357,9 +331,7 @@ def parse(argv):
 def main(argv):
     args = parse(argv)
     try:
-        code = args.run(args) or 0
-        sys.stdout.flush()
-        return code
+        return args.run(args) or 0
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; the flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -368,6 +340,7 @@ def main(argv):
         say(str(error))
         return getattr(error, "code", 1)
     except KeyboardInterrupt as interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         say(str(interrupt) or "interrupted")
         return 130
 

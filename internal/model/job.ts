@@ -53,8 +53,28 @@ const commandText = z
     }),
   );
 
+function refuse(ctx: Refinement, message: string, ...path: string[]): void {
+  ctx.addIssue({ code: "custom", message, path });
+}
+
 const envName = /^[A-Za-z_][A-Za-z0-9_.]*$/;
 const count = (max: number) => z.int({ error: "a whole number is expected" }).min(0).max(max);
+
+function checkEnv(env: Record<string, string>, ctx: Refinement): void {
+  let bytes = 0;
+  for (const [name, value] of Object.entries(env)) {
+    bytes += name.length + value.length;
+    if (!envName.test(name)) refuse(ctx, "not a name of an environment variable", name);
+    else if (value.includes("\0")) refuse(ctx, "a value has no NUL", name);
+  }
+  if (bytes > LIMIT.envBytes) refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
+}
+
+function checkConf(conf: Record<string, unknown>, ctx: Refinement): void {
+  for (const key of Object.keys(conf))
+    if (!CONF_KEYS.some((known) => known === key))
+      refuse(ctx, `unknown option; known: ${CONF_KEYS.join(", ")}`, key);
+}
 
 /** POST /request, and the same fields of JobService.Submit. */
 export const jobRequestSchema = z
@@ -70,11 +90,18 @@ export const jobRequestSchema = z
       .max(200)
       .refine((text) => !/\p{Cc}/u.test(text), "control characters are not allowed")
       .default(""),
-    env: z.record(z.string(), z.string()).default({}),
-    conf: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).default({}),
+    env: z.record(z.string(), z.string()).superRefine(checkEnv).default({}),
+    conf: z
+      .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
+      .superRefine(checkConf)
+      .default({}),
     files: z
       .array(z.string().superRefine(checked(blobNameFault)))
       .max(100)
+      .superRefine((files, ctx) => {
+        if (new Set(files.map(baseName)).size < files.length)
+          refuse(ctx, "two files would have the same name in the working directory");
+      })
       .default([]),
     output: location.optional(),
     from: z.string().refine(isJobId, "the id of a job is expected").optional(),
@@ -97,18 +124,6 @@ export const jobRequestSchema = z
       add("output", "a map phase leaves its output in dfs-intermediate");
     if (request.m_num * reduces > LIMIT.mapsTimesReduces)
       add("m_num", `m_num x r_num is at most ${LIMIT.mapsTimesReduces}`);
-    let envBytes = 0;
-    for (const [name, value] of Object.entries(request.env)) {
-      envBytes += name.length + value.length;
-      if (!envName.test(name)) add(`env.${name}`, "not a name of an environment variable");
-      if (value.includes("\0")) add(`env.${name}`, "a value has no NUL");
-    }
-    if (envBytes > LIMIT.envBytes) add("env", `at most ${LIMIT.envBytes} bytes in all`);
-    for (const key of Object.keys(request.conf))
-      if (!CONF_KEYS.some((known) => known === key))
-        add(`conf.${key}`, `unknown option; known: ${CONF_KEYS.join(", ")}`);
-    if (new Set(request.files.map(baseName)).size < request.files.length)
-      add("files", "two files would have the same name in the working directory");
   })
   .transform((request) => ({
     ...request,

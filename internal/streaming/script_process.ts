@@ -85,6 +85,7 @@ export class ScriptProcess {
     const { child, options } = this;
     const kill = () => this.killGroup();
     options.signal.addEventListener("abort", kill, { once: true });
+    if (options.signal.aborted) kill();
     const watchdog = this.watchSilence();
     try {
       const output = this.drainOutput();

@@ -74,6 +74,7 @@ export class TaskRunner {
       progress,
       startScript: async (onOutput) => {
         const argv = await this.prepareScript(assignment, folder);
+        signal.throwIfAborted();
         return new ScriptProcess({
           argv,
           cwd: folder.work,

@@ -78,7 +78,7 @@ export async function putExample(client: Client, folder: string) {
 /** Submits, and returns the job in its final state. */
 export async function runJob(client: Client, request: object): Promise<JobJson> {
   let last: JobJson | undefined;
-  for await (const job of client.run(request, AbortSignal.timeout(240_000))) last = job;
+  for await (const job of client.run(request, AbortSignal.timeout(120_000))) last = job;
   if (last === undefined) throw new Error("no answer");
   return last;
 }
