@@ -27,6 +27,6 @@ export function createApp({ jobs, locator, store, logger }: AppOptions): Koa {
   addStorageRoutes(router, store);
   addClusterRoutes(router, { jobs, locator });
   app.use(router.routes());
-  app.use(router.allowedMethods());
+  app.use(router.allowedMethods({ throw: true }));
   return app;
 }

@@ -17,6 +17,7 @@ export interface JobRoutesOptions {
   store: ObjectStore;
 }
 
+const DRAINED_BYTES_MAX = 64 * 1024 * 1024;
 /** A stream of progress says something at least this often, in milliseconds. */
 const KEEPALIVE_MS = 15_000;
 
@@ -108,11 +109,13 @@ async function readJson(ctx: Context): Promise<unknown> {
   let size = 0;
   for await (const chunk of ctx.req as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > LIMIT.bodyBytes) {
-      ctx.set("Connection", "close");
-      throw new HttpError(413, `the body is larger than ${LIMIT.bodyBytes} bytes`);
-    }
-    chunks.push(chunk);
+    if (size <= LIMIT.bodyBytes) chunks.push(chunk);
+    // Read to its end, so that a client that is still sending gets the answer; within reason.
+    if (size > DRAINED_BYTES_MAX) break;
+  }
+  if (size > LIMIT.bodyBytes) {
+    if (size > DRAINED_BYTES_MAX) ctx.set("Connection", "close");
+    throw new HttpError(413, `the body is larger than ${LIMIT.bodyBytes} bytes`);
   }
   if (size === 0) throw new HttpError(400, 'the body is empty; send JSON: {"mapper": ...}');
   try {

@@ -58,7 +58,10 @@ function refuse(ctx: Refinement, message: string, ...path: string[]): void {
 }
 
 const envName = /^[A-Za-z_][A-Za-z0-9_.]*$/;
-const count = (max: number) => z.int({ error: "a whole number is expected" }).min(0).max(max);
+const count = (max: number) => {
+  const error = `a whole number from 0 to ${max} is expected`;
+  return z.int({ error }).min(0, { error }).max(max, { error });
+};
 
 function checkEnv(env: Record<string, string>, ctx: Refinement): void {
   let bytes = 0;
@@ -122,7 +125,8 @@ export const jobRequestSchema = z
       add("from", 'only a request with "phase": "reduce" reads another job');
     if (request.phase === "map" && request.output !== undefined)
       add("output", "a map phase leaves its output in dfs-intermediate");
-    if (request.m_num * reduces > LIMIT.mapsTimesReduces)
+    const inRange = request.m_num <= LIMIT.maps && reduces <= LIMIT.reduces;
+    if (inRange && request.m_num * reduces > LIMIT.mapsTimesReduces)
       add("m_num", `m_num x r_num is at most ${LIMIT.mapsTimesReduces}`);
   })
   .transform((request) => ({
@@ -147,7 +151,7 @@ export function baseName(name: string): string {
  * @throws MrError `invalid` with every offending field.
  */
 export function parseJobRequest(value: unknown): JobSpec {
-  const parsed = jobRequestSchema.safeParse(value);
+  const parsed = jobRequestSchema.safeParse(value, { reportInput: true });
   if (parsed.success) return parsed.data;
   const violations = parsed.error.issues.flatMap(violationsOf);
   throw new MrError("invalid", "the request is not valid", { violations });
