@@ -20,7 +20,7 @@ export function addClusterRoutes(router: Router, { jobs, locator }: ClusterRoute
     ctx.body = { workers: (await jobs.workers()).map(workerJson) };
   });
   router.get("/healthz", (ctx) => {
-    ctx.body = { status: "ok" };
+    ctx.body = { status: "ok", pid: process.pid };
   });
   router.get("/readyz", async (ctx) => {
     const workers = await jobs.workers();
