@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { describe, it } from "node:test";
+import type { InputRange } from "../../internal/model/task.ts";
+import { type InputBlob, planSplits } from "../../internal/scheduler/plan.ts";
+import { MapOutput } from "../../internal/shuffle/map_output.ts";
+import { hashPartition } from "../../internal/shuffle/partitioner.ts";
+import { ReduceInput } from "../../internal/shuffle/reduce_input.ts";
+import { INDEX_ENTRY_BYTES, parseIndexEntry } from "../../internal/shuffle/run_format.ts";
+import { mergeSegments, SpillFolder } from "../../internal/shuffle/spill.ts";
+import { readSplitRange } from "../../internal/shuffle/split_reader.ts";
+import { seeded } from "../support/corpus.ts";
+import { normalized } from "../support/oracle.ts";
+import { scratchFolder } from "../support/processes.ts";
+
+const random = seeded(11);
+const below = (max: number) => Math.floor(random() * max);
+
+/** A blob in memory, read in chunks of random sizes. */
+function readerOf(contents: Map<string, Buffer>) {
+  return async function* (range: InputRange, start: number, length: number) {
+    const bytes = (contents.get(range.name) as Buffer).subarray(start, start + length);
+    for (let at = 0; at < bytes.length; ) {
+      const size = 1 + below(6);
+      // A copy that is wiped afterwards: nobody may hold on to a chunk's memory unasked.
+      yield Buffer.from(bytes.subarray(at, at + size));
+      at += size;
+    }
+  };
+}
+
+async function gather(chunks: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for await (const chunk of chunks) parts.push(Buffer.from(chunk));
+  return Buffer.concat(parts);
+}
+
+describe("splits", () => {
+  it("give every record once, in order, whatever the bytes, the cuts and the chunks", async () => {
+    const alphabet = ["a", "b", "\n", "\r", "\r\n", ""];
+    for (let round = 0; round < 2_000; round += 1) {
+      const contents = new Map<string, Buffer>();
+      const blobs: InputBlob[] = [];
+      for (let i = 1 + below(3); i > 0; i -= 1) {
+        let text = "";
+        for (let n = below(30); n > 0; n -= 1) text += alphabet[below(alphabet.length)];
+        contents.set(`b${i}`, Buffer.from(text));
+        blobs.push({ container: "c", name: `b${i}`, etag: "e", size: text.length, whole: false });
+      }
+      const parts: Buffer[] = [];
+      const splits = planSplits(blobs, 1 + below(12));
+      for (const range of splits.flat())
+        parts.push(await gather(readSplitRange(range, readerOf(contents))));
+      const expected = Buffer.concat(
+        blobs.map(({ name }) => normalized(contents.get(name) as Buffer)),
+      );
+      assert.deepEqual(
+        Buffer.concat(parts).toString(),
+        expected.toString(),
+        JSON.stringify({ splits, contents: [...contents].map(String) }),
+      );
+    }
+  });
+
+  it("cover the input evenly: large blobs are cut, small ones packed", () => {
+    const blob = (name: string, size: number): InputBlob => ({
+      container: "c",
+      name,
+      etag: "e",
+      size,
+      whole: false,
+    });
+    const small = Array.from({ length: 5_000 }, (_, i) => blob(`s${i}`, 1_000));
+    const packed = planSplits(small, 20);
+    assert.equal(packed.length, 20);
+    for (const split of packed) assert.ok(Math.abs(split.length - 250) <= 1, `${split.length}`);
+    assert.equal(packed.flat().length, 5_000, "a small blob was cut");
+    const cut = planSplits([blob("big", 1_000_003), ...small.slice(0, 10)], 7);
+    const sizes = cut.map((split) => split.reduce((sum, range) => sum + range.length, 0));
+    assert.equal(
+      sizes.reduce((a, b) => a + b),
+      1_010_003,
+    );
+    assert.ok(Math.max(...sizes) - Math.min(...sizes) < 5_000, String(sizes));
+    assert.deepEqual(planSplits([], 3), [[], [], []]);
+  });
+
+  it("keep compressed blobs whole", () => {
+    const blobs = Array.from({ length: 9 }, (_, i) => ({
+      container: "c",
+      name: `${i}.gz`,
+      etag: "e",
+      size: 10 + i * 100,
+      whole: true,
+    }));
+    const ranges = planSplits(blobs, 4).flat();
+    assert.deepEqual(
+      ranges.map(({ start, length }) => [start, length]),
+      blobs.map(({ size }) => [0, size]),
+    );
+  });
+});
+
+describe("the partitioner", () => {
+  it("is Hadoop's, by an independent reckoning in Python", () => {
+    const keys = Array.from({ length: 1_000 }, () =>
+      Buffer.from(Array.from({ length: below(20) }, () => below(256))),
+    );
+    const script = `
+import sys
+for line in sys.stdin.read().split("\\n"):
+    h = 1
+    for b in bytes.fromhex(line):
+        h = (31 * h + (b - 256 if b > 127 else b)) & 0xffffffff
+    print((h & 0x7fffffff) % 7)
+`;
+    const input = keys.map((key) => key.toString("hex")).join("\n");
+    const expected = execFileSync("python3", ["-c", script], { input })
+      .toString()
+      .trim()
+      .split("\n");
+    const actual = keys.map((key) => String(hashPartition(key, 0, key.length, 7)));
+    assert.deepEqual(actual, expected);
+  });
+});
+
+/** Runs lines through the map side with this much memory, and merges each partition again. */
+async function shuffle(lines: Buffer, partitions: number, sortBytes: number): Promise<Buffer[]> {
+  await using folder = await scratchFolder("shuffle");
+  const spill = new SpillFolder(folder.path);
+  const options = { partitions, sortBytes, lineBytesMax: 1 << 20, compress: random() < 0.5 };
+  const output = new MapOutput(options, spill);
+  for (let at = 0; at < lines.length; ) {
+    const size = 1 + below(200);
+    await output.push(Buffer.from(lines.subarray(at, at + size)));
+    at += size;
+  }
+  const chunks: Buffer[] = [];
+  const { size, indexOffset } = await output.writeTo(async (chunk) => {
+    chunks.push(Buffer.from(chunk));
+  });
+  const object = Buffer.concat(chunks);
+  assert.equal(object.length, size);
+  const results: Buffer[] = [];
+  for (let partition = 0; partition < partitions; partition += 1) {
+    const at = indexOffset + partition * INDEX_ENTRY_BYTES;
+    const { offset, bytes } = parseIndexEntry(object.subarray(at, at + INDEX_ENTRY_BYTES));
+    const segment = async function* () {
+      yield object.subarray(offset, offset + bytes);
+    };
+    const out: Buffer[] = [];
+    const input = new ReduceInput(async (chunk) => {
+      out.push(Buffer.from(chunk));
+    });
+    await mergeSegments([segment], input, spill);
+    results.push(Buffer.concat(out));
+  }
+  return results;
+}
+
+describe("the shuffle", () => {
+  for (const [name, sortBytes, line] of [
+    ["few distinct words, in memory", 1 << 20, () => `w${below(50)}\t1`],
+    ["few distinct words, spilled often", 4_000, () => `w${below(200)}\t${below(3)}`],
+    ["more spills than one merge takes", 1_500, () => `${random()}\t${below(9)}`],
+    ["distinct keys with long common prefixes", 1 << 20, () => `prefix-prefix-${below(1e9)}\tv`],
+    [
+      "bytes below TAB, empty keys and values",
+      1 << 20,
+      () =>
+        ["\u0001", "\t", "", "a\u0001\tx", "a\tx", "a", "\u0000\u0000", "a\tb\tc"][below(8)] ?? "",
+    ],
+  ] as [string, number, () => string][])
+    it(`keeps every line, sorted by key in its partition: ${name}`, async () => {
+      const lines = Array.from({ length: 20_000 }, line);
+      const results = await shuffle(
+        Buffer.from(lines.map((text) => `${text}\n`).join("")),
+        3,
+        sortBytes,
+      );
+      const keyOf = (text: string) => Buffer.from(text.split("\t", 1)[0] ?? "");
+      const all: string[] = [];
+      results.forEach((bytes, partition) => {
+        const got = bytes.toString().split("\n").slice(0, -1);
+        got.forEach((text, i) => {
+          const key = keyOf(text);
+          assert.equal(hashPartition(key, 0, key.length, 3), partition);
+          if (i > 0)
+            assert.ok(Buffer.compare(keyOf(got[i - 1] ?? ""), key) <= 0, `${got[i - 1]} > ${text}`);
+        });
+        all.push(...got);
+      });
+      const expected = lines.map((text) => (text.includes("\t") ? text : `${text}\t`));
+      assert.deepEqual(all.toSorted(), expected.toSorted());
+    });
+
+  it("notices every flipped byte of a segment or its index", async () => {
+    await using folder = await scratchFolder("corrupt");
+    const spill = new SpillFolder(folder.path);
+    const output = new MapOutput(
+      { partitions: 1, sortBytes: 1 << 20, lineBytesMax: 1000, compress: false },
+      spill,
+    );
+    await output.push(Buffer.from("a\t1\nb\t2\nc\t3\n"));
+    const chunks: Buffer[] = [];
+    const { indexOffset } = await output.writeTo(async (chunk) => {
+      chunks.push(Buffer.from(chunk));
+    });
+    const object = Buffer.concat(chunks);
+    for (let at = 0; at < object.length; at += 1) {
+      // The four bytes of flags are meaning, not data: an unknown flag is ignored.
+      if (at < 4 && at > 0) continue;
+      const broken = Buffer.from(object);
+      broken[at] = (broken[at] as number) ^ 1;
+      const read = async () => {
+        const { offset, bytes } = parseIndexEntry(
+          broken.subarray(indexOffset, indexOffset + INDEX_ENTRY_BYTES),
+        );
+        const segment = async function* () {
+          yield broken.subarray(offset, offset + bytes);
+        };
+        await mergeSegments([segment], new ReduceInput(async () => undefined), spill);
+      };
+      await assert.rejects(read, { code: "corrupt" }, `byte ${at}`);
+    }
+  });
+
+  it("refuses a line beyond the limit", async () => {
+    await using folder = await scratchFolder("long");
+    const options = { partitions: 1, sortBytes: 1 << 20, lineBytesMax: 100, compress: false };
+    const output = new MapOutput(options, new SpillFolder(folder.path));
+    await assert.rejects(
+      async () => {
+        for (let i = 0; i < 20; i += 1) await output.push(Buffer.from("0123456789"));
+      },
+      { code: "user" },
+    );
+  });
+});

@@ -1,0 +1,176 @@
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { resolveCommand, splitCommand } from "../../internal/streaming/command.ts";
+import { ScriptProcess } from "../../internal/streaming/script_process.ts";
+import { StderrLog } from "../../internal/streaming/stderr.ts";
+import { scratchFolder, until } from "../support/processes.ts";
+
+describe("stderr", () => {
+  const logOf = (...chunks: string[]) => {
+    const log = new StderrLog();
+    for (const chunk of chunks) log.push(Buffer.from(chunk));
+    log.end();
+    return log;
+  };
+
+  it("consumes reporter lines and logs every other one", () => {
+    const log = logOf(
+      "one\nreporter:coun",
+      "ter:g,n,2\r\nreporter:counter:g,n,-1\rreporter:status:half",
+      " way\ntwo",
+    );
+    assert.deepEqual({ ...log.counters }, { "g,n": 1 });
+    assert.equal(log.status, "half way");
+    assert.equal(log.toString(), "one\ntwo\n");
+  });
+
+  it("takes a malformed reporter line for a warning", () => {
+    const log = logOf("reporter:counter:g,n,x\nreporter:counter:n\nreporter:what\n");
+    assert.deepEqual({ ...log.counters }, {});
+    assert.match(log.toString(), /^warning: malformed.*\nwarning: malformed.*\nreporter:what\n$/);
+  });
+
+  it("keeps a bounded head and tail, of endless lines too", () => {
+    const log = new StderrLog();
+    log.push(Buffer.from("first\n"));
+    for (let i = 0; i < 100_000; i += 1) log.push(Buffer.from(`line ${i} ${"x".repeat(50)}\n`));
+    for (let i = 0; i < 1_000; i += 1) log.push(Buffer.alloc(65_536, "y"));
+    log.push(Buffer.from("\nlast\n"));
+    log.end();
+    const text = log.toString();
+    assert.ok(text.length < 400_000, String(text.length));
+    assert.match(text, /^first\n[\s\S]*bytes left out[\s\S]*\nlast\n$/);
+    assert.match(log.tail(100), /^last\n$/);
+  });
+});
+
+describe("commands", () => {
+  it("are split at spaces, with quotes and without a shell", () => {
+    assert.deepEqual(splitCommand(`a.py --x "b c" 'd e' f"g h"i $HOME ; rm`), [
+      "a.py",
+      "--x",
+      "b c",
+      "d e",
+      "fg hi",
+      "$HOME",
+      ";",
+      "rm",
+    ]);
+  });
+
+  it("find their interpreter by #! or extension", async () => {
+    await using folder = await scratchFolder("command");
+    const write = async (name: string, text: string) => {
+      await writeFile(join(folder.path, name), text);
+      return join(folder.path, name);
+    };
+    const py = await write("a.py", "print(1)\n");
+    assert.match((await resolveCommand(py, ["x"]))[0] ?? "", /python3?[.\d]*$/);
+    const env = await write("b", "#!/usr/bin/env python3\r\nprint(1)\n");
+    assert.deepEqual((await resolveCommand(env, [])).slice(1), [env]);
+    const js = await write("c.mjs", "");
+    assert.equal((await resolveCommand(js, []))[0], process.execPath);
+    const bash = await write("d.sh", "#!/bin/bash -e\n");
+    assert.deepEqual((await resolveCommand(bash, [])).slice(1), ["-e", bash]);
+    const none = await write("e.rb", "#!/usr/bin/env no-such-interpreter\n");
+    await assert.rejects(resolveCommand(none, []), /no-such-interpreter is not on this worker/);
+  });
+});
+
+describe("a script's process", () => {
+  const start = (code: string, options: { signal?: AbortSignal; silenceMs?: number } = {}) => {
+    const output: Buffer[] = [];
+    const log = new StderrLog();
+    const script = new ScriptProcess({
+      argv: ["/usr/bin/env", "python3", "-c", code],
+      cwd: "/",
+      env: { PATH: process.env.PATH ?? "" },
+      signal: options.signal ?? new AbortController().signal,
+      silenceMs: options.silenceMs ?? 0,
+      log,
+      onOutput: async (chunk) => {
+        output.push(chunk);
+      },
+    });
+    return { script, log, text: () => Buffer.concat(output).toString() };
+  };
+
+  it("does not deadlock on much stderr before the first read, nor on much output", async () => {
+    const { script, log, text } = start(
+      "import sys\nfor i in range(200000): sys.stderr.write('e' * 99 + '\\n')\nfor line in sys.stdin: sys.stdout.write(line * 3)\n",
+    );
+    let lines = 0;
+    while (lines < 50_000 && (await script.write(Buffer.from(`${"i".repeat(99)}\n`.repeat(100)))))
+      lines += 100;
+    script.endInput();
+    const end = await script.ended;
+    assert.deepEqual([end.code, end.inputUnread, text().length], [0, false, 50_000 * 300]);
+    assert.match(log.toString(), /left out/);
+  });
+
+  it("says when input was left unread", async () => {
+    const { script } = start("print('done')");
+    while (await script.write(Buffer.alloc(65_536, "x\n")));
+    script.endInput();
+    const end = await script.ended;
+    assert.deepEqual([end.code, end.inputUnread], [0, true]);
+  });
+
+  it("is killed with all it started, even when told before it runs", async () => {
+    for (const early of [true, false]) {
+      const stop = new AbortController();
+      if (early) stop.abort();
+      const code =
+        "import subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\nprint(child.pid, flush=True)\ntime.sleep(600)\n";
+      const { script, text } = start(code, { signal: stop.signal });
+      if (!early) {
+        await until("the child", () => text().includes("\n"));
+        stop.abort();
+      }
+      assert.equal((await script.ended).signal, "SIGKILL");
+      const child = Number(text().trim());
+      if (child > 0)
+        await until("the grandchild's end", () => {
+          try {
+            process.kill(child, 0);
+            return false;
+          } catch {
+            return true;
+          }
+        });
+    }
+  });
+
+  it("is not held up by a daemon that keeps its pipes", async () => {
+    const code =
+      "import subprocess\nsubprocess.Popen(['sleep', '20'], start_new_session=True)\nprint('out')\n";
+    const { script, text } = start(code);
+    script.endInput();
+    const startMs = performance.now();
+    assert.equal((await script.ended).code, 0);
+    assert.equal(text(), "out\n");
+    assert.ok(performance.now() - startMs < 15_000);
+  });
+
+  it("is killed after silence", async () => {
+    const { script } = start("import time\ntime.sleep(600)\n", { silenceMs: 300 });
+    const end = await script.ended;
+    assert.deepEqual([end.signal, end.silent], ["SIGKILL", true]);
+  });
+
+  it("fails as the script's fault when it cannot be started", async () => {
+    const script = new ScriptProcess({
+      argv: ["/no/such/program"],
+      cwd: "/",
+      env: {},
+      signal: new AbortController().signal,
+      silenceMs: 0,
+      log: new StderrLog(),
+      onOutput: async () => undefined,
+    });
+    assert.equal(await script.write(Buffer.from("x")), false);
+    await assert.rejects(script.ended, { code: "user" });
+  });
+});
