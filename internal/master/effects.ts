@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MrError, messageOf } from "../model/errors.ts";
-import { isCompressed } from "../model/input_format.ts";
+import { isCompressed, isUnreadable } from "../model/input_format.ts";
 import { LIMIT, type TaskView } from "../model/job.ts";
 import type { Logger } from "../model/logger.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
@@ -47,6 +47,8 @@ export class StorageEffects {
     const blobs: InputBlob[] = [];
     let bytes = 0;
     for await (const { name, size, etag } of this.store.list(container, prefix)) {
+      if (isUnreadable(name))
+        throw new MrError("invalid", `${name}: of compressed inputs only .gz can be read`);
       blobs.push({ container, name, etag, size, whole: isCompressed(name) });
       bytes += size;
       if (blobs.length > LIMIT.inputBlobs)

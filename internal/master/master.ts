@@ -77,6 +77,8 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
       await leadership.resign();
       throw error;
     }
+    // Told to stop while it took over: what began must still be handed on.
+    if (this.stopping.signal.aborted) await this.term.handOver();
     await this.term.ended;
     this.term = undefined;
   }

@@ -13,6 +13,8 @@ export const LIMIT = {
   queuedJobs: 1_000,
   /** Input ranges in one map task: its grant must fit one message. */
   rangesPerTask: 20_000,
+  /** Distinct names; what a task counts beyond them is dropped, so that the report stays small. */
+  countersPerJob: 500,
   /** Input blobs of one job. */
   inputBlobs: 1_000_000,
 } as const;

@@ -99,3 +99,9 @@ export function attemptLogName(attempt: AttemptId): string {
 }
 
 export const MAP_MANIFEST = "manifest.json";
+
+/** Sums stay within what JSON and the wire can say, however wild the script's numbers. */
+export function addCounter(sum: number | undefined, amount: number): number {
+  const total = (sum ?? 0) + amount;
+  return Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, total));
+}

@@ -194,5 +194,6 @@ export function isFailureClass(text: string): text is (typeof FAILURE_CLASSES)[n
 
 /** Counts on the wire are whole. */
 export function big(value: number): bigint {
-  return BigInt(Math.round(value));
+  const most = Number.MAX_SAFE_INTEGER;
+  return BigInt(Math.round(Math.max(-most, Math.min(most, value)) || 0));
 }

@@ -1,5 +1,7 @@
 import { type AttemptId, parseAttemptId } from "../model/ids.ts";
+import { LIMIT } from "../model/job.ts";
 import type { DoneRecord } from "../model/records.ts";
+import { addCounter } from "../model/task.ts";
 import type { Command } from "./events.ts";
 import {
   type Attempt,
@@ -20,7 +22,8 @@ export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord)
   phase.outputBytes +=
     done.output.kind === "segments" ? done.output.indexOffset : done.output.receipt.size;
   for (const [name, value] of Object.entries(done.stats.counters))
-    job.counters.set(name, (job.counters.get(name) ?? 0) + value);
+    if (job.counters.has(name) || job.counters.size < LIMIT.countersPerJob)
+      job.counters.set(name, addCounter(job.counters.get(name), value));
 }
 
 /** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */

@@ -1,8 +1,11 @@
 import type { Split } from "../model/task.ts";
 import type { Command } from "./events.ts";
 
-/** Ranges in one stored record: far below what a transaction may hold. */
-export const RANGES_PER_RECORD = 500;
+/**
+ * Ranges in one stored record. A name has at most 1,024 characters of 3 bytes:
+ * even then a record is far below what a transaction may hold.
+ */
+export const RANGES_PER_RECORD = 150;
 
 /** In how many records a split is kept. */
 export function chunksOf(split: Split): number {

@@ -5,7 +5,7 @@ import { MrError } from "../model/errors.ts";
  * A run: R segments, one a partition, then an index. A segment is a sequence of
  * blocks of sorted records:
  *
- *   block   u32 flags (1: zstd) | u32 stored bytes | u32 raw bytes | u32 crc32 of the stored | bytes
+ *   block   u32 flags (1: zstd) | u32 stored bytes | u32 raw bytes | u32 crc32 of all else | bytes
  *   record  varint count | varint key bytes | varint line bytes | line
  *   index   R x (u64 offset | u64 bytes | u32 crc32 of these 16)
  *
@@ -79,7 +79,7 @@ export class RunWriter {
     header.writeUInt32LE(this.compress ? FLAG_ZSTD : 0, 0);
     header.writeUInt32LE(stored.length, 4);
     header.writeUInt32LE(raw.length, 8);
-    header.writeUInt32LE(crc32(stored), 12);
+    header.writeUInt32LE(crc32(stored, crc32(header.subarray(0, 12))), 12);
     await this.sink(header);
     await this.sink(stored);
     this.written += HEADER_BYTES + stored.length;
@@ -118,6 +118,19 @@ export function parseIndexEntry(bytes: Buffer): IndexEntry {
   };
 }
 
+/** Passes a segment's bytes on, and fails where there are fewer than its index says. */
+export async function* wholeSegment(
+  bytes: number,
+  chunks: AsyncIterable<Uint8Array>,
+): AsyncIterable<Uint8Array> {
+  let rest = bytes;
+  for await (const chunk of chunks) {
+    rest -= chunk.length;
+    yield chunk;
+  }
+  if (rest !== 0) throw new MrError("corrupt", "a segment of a map output is not whole");
+}
+
 /** Cuts a stream of bytes into verified, decompressed blocks. */
 export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
   let pending: Buffer[] = [];
@@ -146,7 +159,9 @@ export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncItera
 
 function openBlock(bytes: Buffer): Buffer {
   const stored = bytes.subarray(HEADER_BYTES);
-  if (crc32(stored) !== bytes.readUInt32LE(12)) throw damaged();
+  if (crc32(stored, crc32(bytes.subarray(0, 12))) !== bytes.readUInt32LE(12)) throw damaged();
+  // Zeros would pass for a block of nothing, and a run that ends there for whole.
+  if (stored.length === 0) throw damaged();
   const raw = (bytes.readUInt32LE(0) & FLAG_ZSTD) !== 0 ? decompressed(stored) : stored;
   if (raw.length !== bytes.readUInt32LE(8)) throw damaged();
   return raw;

@@ -175,6 +175,9 @@ export class SortBuffer {
     this.entries = 0;
     this.records = 0;
     this.counting = true;
+    // The table stood still while nothing was counted; it must hold all entries there is room for.
+    if (this.table.length < 2 * this.offset.length)
+      this.table = new Int32Array(2 * this.offset.length);
     this.table.fill(EMPTY);
   }
 }

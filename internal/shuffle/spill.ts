@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { fanInGroups, MERGE_FAN_IN, mergeRuns, type RecordSink } from "./merge.ts";
-import { type IndexEntry, RunCursor, RunWriter, readBlocks } from "./run_format.ts";
+import { type IndexEntry, RunCursor, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
 /** Opens one sorted segment, from its first byte. */
 export type OpenSegment = () => AsyncIterable<Uint8Array>;
@@ -38,7 +38,10 @@ export class SpillFolder {
 async function* readFileRange(path: string, { offset, bytes }: IndexEntry) {
   if (bytes === 0) return;
   const end = offset + bytes - 1;
-  yield* createReadStream(path, { start: offset, end, highWaterMark: READ_BYTES });
+  yield* wholeSegment(
+    bytes,
+    createReadStream(path, { start: offset, end, highWaterMark: READ_BYTES }),
+  );
 }
 
 async function writeFully(file: FileHandle, chunk: Uint8Array): Promise<void> {

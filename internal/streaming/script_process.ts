@@ -19,8 +19,6 @@ export interface ScriptOptions {
 export interface ScriptEnd {
   code: number | null;
   signal: NodeJS.Signals | null;
-  /** It ended before it had read all its input. */
-  inputUnread: boolean;
   silent: boolean;
 }
 
@@ -37,7 +35,8 @@ export class ScriptProcess {
   readonly ended: Promise<ScriptEnd>;
   private readonly options: ScriptOptions;
   private readonly child: ChildProcessWithoutNullStreams;
-  private inputUnread = false;
+  private unread = false;
+  private inputEnded = false;
   private silent = false;
   private outputBusy = false;
   private reaped = false;
@@ -53,7 +52,7 @@ export class ScriptProcess {
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.child.stdin.on("error", () => {
-      this.inputUnread = true;
+      this.unread = true;
     });
     this.ended = this.supervise();
     this.ended.catch(() => undefined);
@@ -62,8 +61,11 @@ export class ScriptProcess {
   /** Resolves when the script (or the pipe) has taken the chunk; false: it reads no more. */
   async write(chunk: Uint8Array): Promise<boolean> {
     const { stdin } = this.child;
-    if (this.inputUnread || stdin.destroyed) return false;
     if (chunk.length === 0) return true;
+    if (this.unread || stdin.destroyed) {
+      this.unread = true;
+      return false;
+    }
     if (!stdin.write(chunk)) {
       const gone = new AbortController();
       await Promise.race([
@@ -74,11 +76,17 @@ export class ScriptProcess {
       gone.abort();
       this.lastSignOfLifeMs = performance.now();
     }
-    return !this.inputUnread && !stdin.destroyed;
+    return !this.unread && !stdin.destroyed;
   }
 
   endInput(): void {
+    this.inputEnded = true;
     this.child.stdin.end();
+  }
+
+  /** Whether it ended before it had read all its input; known once all was offered to it. */
+  get inputUnread(): boolean {
+    return this.unread;
   }
 
   private async supervise(): Promise<ScriptEnd> {
@@ -96,8 +104,8 @@ export class ScriptProcess {
       this.reaped = true;
       await this.untilDrained(Promise.all([output, errors]));
       options.log.end();
-      if (child.stdin.writableLength > 0) this.inputUnread = true;
-      return { code, signal, inputUnread: this.inputUnread, silent: this.silent };
+      if (child.stdin.writableLength > 0) this.unread = true;
+      return { code, signal, silent: this.silent };
     } finally {
       clearInterval(watchdog);
       options.signal.removeEventListener("abort", kill);
@@ -158,6 +166,9 @@ export class ScriptProcess {
     if (silenceMs === 0) return undefined;
     return setInterval(
       () => {
+        // A script that waits for us, for input or to be rid of output, is not silent.
+        const starved = !this.inputEnded && this.child.stdin.writableLength === 0;
+        if (starved || this.outputBusy) this.lastSignOfLifeMs = performance.now();
         if (performance.now() - this.lastSignOfLifeMs < silenceMs) return;
         this.silent = true;
         this.killGroup();

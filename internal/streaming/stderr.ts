@@ -1,3 +1,5 @@
+import { addCounter } from "../model/task.ts";
+
 /**
  * A script's stderr: reporter lines are consumed, every other line is logged,
  * the log keeps a bounded head and tail.
@@ -87,7 +89,7 @@ export class StderrLog {
       this.note(`warning: more than ${COUNTERS_MAX} counters; dropped ${name}`);
       return true;
     }
-    this.counters[name] = (this.counters[name] ?? 0) + amount;
+    this.counters[name] = addCounter(this.counters[name], amount);
     return true;
   }
 

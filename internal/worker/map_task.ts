@@ -1,6 +1,6 @@
 import { PassThrough, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import { createGunzip } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 import { isCompressed } from "../model/input_format.ts";
 import { CONTAINER } from "../model/names.ts";
@@ -72,7 +72,7 @@ async function runScript(
   const end = await script.ended;
   await feeding;
   context.signal.throwIfAborted();
-  context.checkEnd(end);
+  context.checkEnd(end, script.inputUnread);
 }
 
 async function feedSplit(
@@ -112,8 +112,7 @@ async function* decompressed(
   bytes: AsyncIterable<Uint8Array>,
 ): AsyncIterable<Uint8Array> {
   const out = new PassThrough();
-  const decoder = name.endsWith(".zst") ? createZstdDecompress() : createGunzip();
-  const done = pipeline(Readable.from(bytes), decoder, out);
+  const done = pipeline(Readable.from(bytes), createGunzip(), out);
   done.catch(() => undefined);
   try {
     yield* out as AsyncIterable<Buffer>;

@@ -3,7 +3,12 @@ import { CONTAINER } from "../model/names.ts";
 import { readAll } from "../model/object_store.ts";
 import type { Segments, TaskOutput } from "../model/task.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
-import { INDEX_ENTRY_BYTES, type IndexEntry, parseIndexEntry } from "../shuffle/run_format.ts";
+import {
+  INDEX_ENTRY_BYTES,
+  type IndexEntry,
+  parseIndexEntry,
+  wholeSegment,
+} from "../shuffle/run_format.ts";
 import { mergeSegments, type OpenSegment, SpillFolder } from "../shuffle/spill.ts";
 import type { ScriptProcess } from "../streaming/script_process.ts";
 import { committed, partWriter, stagePart, type TaskContext } from "./task_context.ts";
@@ -24,7 +29,7 @@ export async function runReduceTask(context: TaskContext): Promise<TaskOutput> {
     const end = await script.ended;
     await feeding;
     context.signal.throwIfAborted();
-    context.checkEnd(end);
+    context.checkEnd(end, script.inputUnread);
     await part.end();
     return { kind: "part", receipt: await staged.seal() };
   });
@@ -103,7 +108,7 @@ async function* readSegment(
     length: entry.bytes,
     signal: context.signal,
   });
-  for await (const chunk of chunks) {
+  for await (const chunk of wholeSegment(entry.bytes, chunks)) {
     context.stats.bytesIn += chunk.length;
     context.progress.bytesIn = context.stats.bytesIn;
     yield chunk;

@@ -35,7 +35,7 @@ export interface TaskContext {
   progress: Progress;
   startScript(onOutput: (chunk: Buffer) => Promise<void>): Promise<ScriptProcess>;
   /** Throws unless the script ended as its job expects. */
-  checkEnd(end: ScriptEnd): void;
+  checkEnd(end: ScriptEnd, inputUnread: boolean): void;
 }
 
 /** Stages the part of the result that this task makes. */

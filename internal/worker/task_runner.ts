@@ -88,7 +88,7 @@ export class TaskRunner {
           },
         });
       },
-      checkEnd: (end) => checkEnd(end, conf),
+      checkEnd: (end, inputUnread) => checkEnd(end, inputUnread, conf),
     };
   }
 
@@ -119,7 +119,7 @@ function silenceMs(conf: Record<string, string>): number {
   return Number.isFinite(given) && given >= 0 ? given : SILENCE_MS;
 }
 
-function checkEnd(end: ScriptEnd, conf: Record<string, string>): void {
+function checkEnd(end: ScriptEnd, inputUnread: boolean, conf: Record<string, string>): void {
   if (end.silent)
     throw new MrError(
       "user",
@@ -128,7 +128,7 @@ function checkEnd(end: ScriptEnd, conf: Record<string, string>): void {
   const strict = conf["stream.non.zero.exit.is.failure"] !== "false";
   if (end.signal !== null) throw new MrError("user", `the script was killed by ${end.signal}`);
   if (end.code !== 0 && strict) throw new MrError("user", `the script exited with ${end.code}`);
-  if (end.inputUnread && conf["stream.minRecWrittenToEnableSkip_"] !== "0")
+  if (inputUnread && conf["stream.minRecWrittenToEnableSkip_"] !== "0")
     throw new MrError("user", "the script ended before it had read all its input");
 }
 

@@ -106,7 +106,7 @@ describe("a script's process", () => {
       lines += 100;
     script.endInput();
     const end = await script.ended;
-    assert.deepEqual([end.code, end.inputUnread, text().length], [0, false, 50_000 * 300]);
+    assert.deepEqual([end.code, script.inputUnread, text().length], [0, false, 50_000 * 300]);
     assert.match(log.toString(), /left out/);
   });
 
@@ -115,7 +115,17 @@ describe("a script's process", () => {
     while (await script.write(Buffer.alloc(65_536, "x\n")));
     script.endInput();
     const end = await script.ended;
-    assert.deepEqual([end.code, end.inputUnread], [0, true]);
+    assert.deepEqual([end.code, script.inputUnread], [0, true]);
+  });
+
+  it("says so too when it ended while we had nothing to give", async () => {
+    const { script } = start("import sys\nsys.stdin.readline()\n");
+    assert.equal(await script.write(Buffer.from("one\n")), true);
+    const end = await script.ended;
+    assert.equal(end.code, 0);
+    assert.equal(script.inputUnread, false);
+    assert.equal(await script.write(Buffer.from("two\n")), false);
+    assert.equal(script.inputUnread, true);
   });
 
   it("is killed with all it started, even when told before it runs", async () => {
@@ -156,6 +166,7 @@ describe("a script's process", () => {
 
   it("is killed after silence", async () => {
     const { script } = start("import time\ntime.sleep(600)\n", { silenceMs: 300 });
+    script.endInput();
     const end = await script.ended;
     assert.deepEqual([end.signal, end.silent], ["SIGKILL", true]);
   });

@@ -61,8 +61,8 @@ export class EtcdCoordinator implements Coordinator {
     if ((await this.leader()) !== undefined) return undefined;
     const lease = this.client.lease(this.ttlSeconds, { autoKeepAlive: false });
     // A lease of one try, told apart from a twin's by its id: a lost reply may hide our success.
-    const id = await lease.grant();
     const sentMs = performance.now();
+    const id = await lease.grant();
     try {
       await this.client
         .if(this.at(LEADER), "Create", "==", 0)
@@ -265,7 +265,11 @@ async function guard<T>(body: () => Promise<T>): Promise<T> {
   try {
     return await body();
   } catch (cause) {
-    throw new MrError("unavailable", `etcd: ${messageOf(cause)}`, { cause });
+    // What etcd will refuse again must not be repeated for ever.
+    const final = /INVALID_ARGUMENT|request is too large|too many operations/.test(
+      messageOf(cause),
+    );
+    throw new MrError(final ? "internal" : "unavailable", `etcd: ${messageOf(cause)}`, { cause });
   }
 }
 
