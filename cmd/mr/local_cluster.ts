@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -100,6 +100,7 @@ export class LocalCluster {
   }
 
   private spawn(member: Member): void {
+    if (member.role === "worker") this.removeScratch(member.name);
     const log = openSync(join(this.options.dir, "logs", `${member.name}.log`), "a");
     const child = spawn(process.execPath, [ENTRY[member.role]], {
       stdio: ["ignore", log, log, "ipc"],
@@ -115,6 +116,14 @@ export class LocalCluster {
     });
     child.on("error", () => undefined);
     child.on("exit", (code, signal) => this.restart(member, child, String(signal ?? code)));
+  }
+
+  /** A worker that was killed could not tidy up after itself. */
+  private removeScratch(name: string): void {
+    const root = join(this.options.dir, "scratch");
+    if (!existsSync(root)) return;
+    for (const life of readdirSync(root))
+      if (life.startsWith(`${name}-`)) rmSync(join(root, life), { recursive: true, force: true });
   }
 
   /** What a role needs and no more: a worker learns nothing of the coordinator. */

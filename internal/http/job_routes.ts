@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { PassThrough, Readable } from "node:stream";
 import type Router from "@koa/router";
 import type { Context } from "koa";
@@ -63,7 +64,7 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
     if (!isJobId(id) || parseTaskId(task) === undefined || !/^\d+-\d+$/.test(attempt))
       throw new MrError("not_found", "there is no such attempt");
     const name = attemptLogName(`${id}/${task}/${attempt}`);
-    if ((await store.head(CONTAINER.logs, name).catch(() => undefined)) === undefined)
+    if ((await store.head(CONTAINER.logs, name)) === undefined)
       throw new MrError("not_found", `attempt ${attempt} of ${task} left no log`);
     ctx.type = "text/plain; charset=utf-8";
     ctx.body = Readable.from(store.read(CONTAINER.logs, name));
@@ -160,15 +161,20 @@ async function pumpViews(
   gone: AbortSignal,
 ): Promise<void> {
   let last = first;
-  const say = () => body.write(frame(JSON.stringify(jobJson(last))));
-  const timer = setInterval(say, KEEPALIVE_MS);
+  const say = async () => {
+    // A client that does not read must not fill our memory: it gets the newest when it does.
+    while (body.writableNeedDrain && !gone.aborted)
+      await once(body, "drain", { signal: gone }).catch(() => undefined);
+    body.write(frame(JSON.stringify(jobJson(last))));
+  };
+  const timer = setInterval(() => body.writableNeedDrain || void say(), KEEPALIVE_MS);
   try {
-    say();
+    await say();
     while (!isFinal(last.state) && !gone.aborted) {
       const next = await views.next();
       if (next.done === true) break;
       last = next.value;
-      say();
+      await say();
       timer.refresh();
     }
   } catch {

@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import type Router from "@koa/router";
 import type { Context } from "koa";
 import { MrError } from "../model/errors.ts";
-import { blobNameFault, containerNameFault } from "../model/names.ts";
+import { blobNameFault, containerNameFault, prefixFault } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { HttpError } from "./problem.ts";
 
@@ -14,6 +14,8 @@ export function addStorageRoutes(router: Router, store: ObjectStore): void {
   router.get("/storage/:container", async (ctx) => {
     const container = containerOf(ctx);
     const prefix = String(ctx.query.prefix ?? "");
+    const fault = prefixFault(prefix);
+    if (fault !== undefined) throw new MrError("invalid", `prefix: ${fault}`);
     if (!(await store.containerExists(container)))
       throw new MrError("not_found", `there is no container ${container}`);
     ctx.type = "application/json";

@@ -91,16 +91,14 @@ export class StorageEffects {
   }
 
   async sweep({ job, what, tasks }: Of<"sweep">): Promise<void> {
-    const { output, intermediate, logs } = what;
     if (tasks.length > 0) await this.archive(job.id, tasks);
     await this.insist(
       `sweeping ${job.id}`,
       async () => {
         await this.store.discardStaged(CONTAINER.intermediate, job.id);
-        if (intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
-        if (logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
-        const place = locationOf(outputOf(job));
-        if (output) await this.store.discardStaged(place.container, job.id);
+        await this.store.discardStaged(locationOf(outputOf(job)).container, job.id);
+        if (what.intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
+        if (what.logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
       },
       true,
     );

@@ -232,6 +232,8 @@ export class LeaderTerm {
     this.links.set(session, link);
     return {
       hear: (message: WorkerMessage) => {
+        // Read after its stream had ended: nobody would ever say that this worker is gone.
+        if (!this.links.has(session)) return;
         if ((worker === undefined) !== (message.kind === "hello"))
           throw new MrError("invalid", "session: hello comes first, and once");
         if (message.kind === "hello") worker = message.worker.id;
@@ -247,7 +249,7 @@ export class LeaderTerm {
   /** A planned hand-over: everything decided is committed and told, then others may lead. */
   async handOver(): Promise<void> {
     clearInterval(this.ticker);
-    while (!this.outbox.empty && !this.end.signal.aborted) {
+    while ((!this.outbox.empty || this.pumping) && !this.end.signal.aborted) {
       await this.pump();
       await delay(1);
     }

@@ -137,7 +137,7 @@ export const jobRequestSchema = z
     reducer: request.reducer ?? "",
     phase: request.phase ?? ("" as const),
     conf: Object.fromEntries(Object.entries(request.conf).map(([k, v]) => [k, String(v)])),
-    output: request.output ?? "",
+    output: (request.output ?? "").replace(/\/$/, ""),
     from: request.from ?? "",
   }));
 

@@ -55,6 +55,26 @@ export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   return parseJobRequest(given);
 }
 
+/** The leader's word: what was accepted once is not judged again by newer rules. */
+function storedSpec(message: SpecMessage | undefined): JobSpec {
+  return {
+    mapper: message?.mapper ?? "",
+    reducer: message?.reducer ?? "",
+    data: message?.data ?? "",
+    m_num: message?.mNum ?? 0,
+    r_num: message?.rNum ?? 0,
+    phase: message?.phase === "map" || message?.phase === "reduce" ? message.phase : "",
+    name: message?.name ?? "",
+    env: message?.env ?? {},
+    conf: message?.conf ?? {},
+    files: message?.files ?? [],
+    output: message?.output ?? "",
+    from: message?.from ?? "",
+    priority: message?.priority ?? 0,
+    max_attempts: message?.maxAttempts ?? 0,
+  };
+}
+
 export function specToMessage(spec: JobSpec) {
   return {
     mapper: spec.mapper,
@@ -105,7 +125,7 @@ export function jobFromMessage(message: JobMessage | undefined): JobView {
   return {
     id: message.id,
     state,
-    spec: specFromMessage(message.spec),
+    spec: storedSpec(message.spec),
     map: phaseFromMessage(message.map),
     shuffle: phaseFromMessage(message.shuffle),
     reduce: phaseFromMessage(message.reduce),

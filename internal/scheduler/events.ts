@@ -58,7 +58,7 @@ export type Command =
 
 /** What a sweep deletes. `tasks` of the command are archived first, if there are any. */
 export interface SweepScope {
-  output: boolean;
+  /** Objects of dfs-intermediate. Whatever was staged and not published goes in any case. */
   intermediate: boolean;
   logs: boolean;
 }

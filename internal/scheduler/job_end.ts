@@ -42,13 +42,19 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
 export function sweep(state: State, job: Job, out: Command[]): void {
   const succeeded = stateOf(job) === "succeeded";
   const isResult = succeeded && job.record.spec.phase === "map";
-  const what = { output: !succeeded, intermediate: !isResult, logs: false };
+  const what = { intermediate: !isResult, logs: false };
   out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
 }
 
 export function swept(state: State, id: JobId, out: Command[]): void {
   const job = state.jobs.get(id);
-  if (job?.stage.kind !== "ended" || job.stage.cleanup !== "sweeping") return;
+  if (job?.stage.kind !== "ended") return;
+  if (job.stage.cleanup === "expiring") {
+    state.jobs.delete(id);
+    deleteKeys([key.report(id)], out);
+    return;
+  }
+  if (job.stage.cleanup !== "sweeping") return;
   deleteKeys(job.stage.leftover, out);
   state.jobs.set(id, { ...newJob(job.record), stage: endedStage(job.stage.report) });
 }
@@ -100,9 +106,8 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
   for (const job of ended.toSorted((a, b) => a.record.order - b.record.order)) {
     if ((surplus <= 0 && !tooOld(job)) || read.has(job.record.id)) continue;
     surplus -= 1;
-    state.jobs.delete(job.record.id);
-    deleteKeys([key.report(job.record.id)], out);
-    const what = { output: false, intermediate: true, logs: true };
+    if (job.stage.kind === "ended") job.stage.cleanup = "expiring";
+    const what = { intermediate: true, logs: true };
     out.push({ kind: "sweep", job: job.record, what, tasks: [] });
   }
 }

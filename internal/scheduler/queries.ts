@@ -1,4 +1,5 @@
 import { MrError } from "../model/errors.ts";
+import type { JobView } from "../model/job.ts";
 import type { Answer, Command, Event, Query } from "./events.ts";
 import type { State } from "./state.ts";
 import { viewJob, viewTasks, viewWorker } from "./views.ts";
@@ -15,13 +16,20 @@ export function answerQuery(
   out.push({ kind: "reply", to: event.reply, answer: answer(state, event.query, event.atMs) });
 }
 
+/** In a list of many: without what can be long. */
+function brief(job: JobView): JobView {
+  const spec = { ...job.spec, env: {}, conf: {}, files: [] };
+  const error = job.error && { ...job.error, logTail: "" };
+  return { ...job, spec, error, counters: {} };
+}
+
 function answer(state: State, query: Query, atMs: number): Answer {
   switch (query.kind) {
     case "jobs": {
       const jobs = [...state.jobs.values()]
         .filter((job) => !query.active || job.stage.kind !== "ended")
         .toSorted((a, b) => b.record.order - a.record.order);
-      return { kind: "jobs", jobs: jobs.map((job) => viewJob(state, job)) };
+      return { kind: "jobs", jobs: jobs.map((job) => brief(viewJob(state, job))) };
     }
     case "workers": {
       const workers = [...state.workers.values()].map((worker) => viewWorker(worker, atMs));
@@ -33,7 +41,10 @@ function answer(state: State, query: Query, atMs: number): Answer {
       if (job === undefined)
         return { kind: "error", error: new MrError("not_found", `no job ${query.id}`) };
       if (query.kind === "job") return { kind: "job", job: viewJob(state, job) };
-      const archived = job.stage.kind === "ended" && job.stage.cleanup === "done";
+      const archived =
+        job.stage.kind === "ended" &&
+        job.stage.cleanup !== "draining" &&
+        job.map.tasks.length === 0;
       return { kind: "tasks", tasks: viewTasks(state, job), archived };
     }
   }

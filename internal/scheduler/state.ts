@@ -116,8 +116,11 @@ export type Stage =
   | {
       kind: "ended";
       report: ReportRecord;
-      /** draining: attempts must stop; sweeping: objects are deleted; done: only the report is left. */
-      cleanup: "draining" | "sweeping" | "done";
+      /**
+       * draining: attempts must stop; sweeping: objects are deleted; done: only the
+       * report is left; expiring: its logs and objects go, then the report.
+       */
+      cleanup: "draining" | "sweeping" | "done" | "expiring";
       /** Keys to delete once the objects are gone. */
       leftover: string[];
     };

@@ -131,7 +131,7 @@ export function viewWorker(worker: Worker, atMs: number): WorkerView {
   const away = worker.session === undefined;
   return {
     ...worker.info,
-    free: worker.free,
+    free: away ? 0 : worker.info.slots - worker.attempts.size,
     attempts: [...worker.attempts],
     state: away ? "away" : atMs < worker.probationUntilMs ? "probation" : "connected",
   };

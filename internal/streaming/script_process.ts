@@ -1,5 +1,6 @@
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { StderrLog } from "./stderr.ts";
 
@@ -21,6 +22,13 @@ export interface ScriptEnd {
   signal: NodeJS.Signals | null;
   silent: boolean;
 }
+
+/**
+ * Where the system has it: the kernel kills the script with the thread that started it, so that
+ * it does not outlive a worker that was killed.
+ */
+const SETPRIV = "/usr/bin/setpriv";
+const LEASH = existsSync(SETPRIV) ? [SETPRIV, "--pdeathsig", "KILL", "--"] : [];
 
 /** After exit, output that stragglers keep open is waited for this long. */
 const STRAGGLER_MS = 1_000;
@@ -44,7 +52,7 @@ export class ScriptProcess {
 
   constructor(options: ScriptOptions) {
     this.options = options;
-    const [program = "", ...args] = options.argv;
+    const [program = "", ...args] = [...LEASH, ...options.argv];
     this.child = spawn(program, args, {
       cwd: options.cwd,
       env: options.env,

@@ -16,7 +16,12 @@ interface Slot {
   thread: Thread;
   attempt: AttemptId | undefined;
   progress: AttemptProgress | undefined;
+  /** Runs from a stop until the thread obeys. */
+  patience: NodeJS.Timeout | undefined;
 }
+
+/** A thread that does not end its attempt in this time is ended itself, in milliseconds. */
+const STOP_MS = 10_000;
 
 /** The worker's threads: user data never passes through the main one, so heartbeats are never late. */
 export class Slots {
@@ -32,7 +37,7 @@ export class Slots {
   private openSlot(): Slot {
     const { entry, workerData } = this.options;
     const thread = new Thread(entry, { workerData });
-    const slot: Slot = { thread, attempt: undefined, progress: undefined };
+    const slot: Slot = { thread, attempt: undefined, progress: undefined, patience: undefined };
     thread.on("message", (message: FromSlot) => this.hear(slot, message));
     thread.on("error", (error) => this.replace(slot, error.message));
     return slot;
@@ -44,8 +49,10 @@ export class Slots {
       slot.progress = { attempt: message.attempt, ...message.progress };
       return;
     }
+    clearTimeout(slot.patience);
     slot.attempt = undefined;
     slot.progress = undefined;
+    slot.patience = undefined;
     this.options.onFinished(message.attempt, message.result);
   }
 
@@ -54,6 +61,7 @@ export class Slots {
     const at = this.slots.indexOf(slot);
     if (at < 0 || this.closed) return;
     this.slots[at] = this.openSlot();
+    clearTimeout(slot.patience);
     if (slot.attempt === undefined) return;
     const message = `the slot's thread died: ${why}`;
     this.options.onFinished(slot.attempt, {
@@ -74,7 +82,12 @@ export class Slots {
 
   stop(attempt: AttemptId): void {
     const slot = this.slots.find((candidate) => candidate.attempt === attempt);
-    if (slot !== undefined) tell(slot, { kind: "stop", attempt });
+    if (slot === undefined) return;
+    tell(slot, { kind: "stop", attempt });
+    slot.patience ??= setTimeout(() => {
+      void slot.thread.terminate();
+      this.replace(slot, "it did not stop its attempt");
+    }, STOP_MS);
   }
 
   progress(): AttemptProgress[] {
@@ -83,6 +96,7 @@ export class Slots {
 
   async close(): Promise<void> {
     this.closed = true;
+    for (const slot of this.slots) clearTimeout(slot.patience);
     await Promise.all(this.slots.map((slot) => slot.thread.terminate()));
   }
 }

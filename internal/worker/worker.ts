@@ -59,6 +59,7 @@ export class Worker {
     for (let tries = 0; !signal.aborted; tries += 1) {
       try {
         const stream = await this.options.dialer.dial();
+        if (signal.aborted) return stream.abort();
         if (await this.talk(stream)) tries = 0;
       } catch (error) {
         this.options.logger.warn({ error: messageOf(error) }, "no session with a leader");

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readdirSync, readlinkSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -9,6 +10,7 @@ import {
   outputOf,
   putExample,
   putFile,
+  putText,
   type TestCluster,
   type TestClusterOptions,
   useCluster,
@@ -109,10 +111,41 @@ async function killWorker(cluster: TestCluster): Promise<void> {
   process.kill(busy.pid, "SIGKILL");
 }
 
+/** Processes whose working directory lies below a folder. */
+function processesIn(folder: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
 describe("a job survives", () => {
   it("kill -9 of the leader", () => killDuringJob({ masters: 2 }, killLeader));
 
   it("kill -9 of a worker", () => killDuringJob({}, killWorker));
+
+  it("kill -9 of a worker, and the script does not outlive it", async () => {
+    await using cluster = await useCluster({ workers: 1, slots: 1 });
+    const { client } = cluster;
+    await putText(client, "dfs-scripts", "spin.py", "while True: pass\n");
+    await putText(client, "text", "a", "x\n");
+    const body = JSON.stringify({ mapper: "spin.py", data: "text", m_num: 1, r_num: 0 });
+    const init = { method: "POST", headers: { prefer: "respond-async" }, body };
+    const { id } = await client.json<{ id: string }>("/request", init);
+    const [script] = await until("the script", () => {
+      const found = processesIn(join(cluster.dir, "scratch"));
+      return found.length > 0 && found;
+    });
+    await killWorker(cluster);
+    await until("its end", () => !processesIn(join(cluster.dir, "scratch")).includes(script ?? 0));
+    await client.json(`/jobs/${id}`, { method: "DELETE" });
+  });
 
   it("kill -9 of the leader on etcd and Azurite", async () => {
     await using etcd = await useEtcd();

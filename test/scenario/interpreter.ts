@@ -211,11 +211,7 @@ export class ScenarioInterpreter {
           `publish ${command.job}: ${command.receipts.length} parts, then ${command.marker.name}`,
         ];
       case "sweep": {
-        const what = [
-          command.what.output && "output",
-          command.what.intermediate && "intermediate",
-          command.what.logs && "logs",
-        ];
+        const what = [command.what.intermediate && "intermediate", command.what.logs && "logs"];
         return [`sweep ${command.job.id}: ${what.filter(Boolean).join(", ") || "nothing"}`];
       }
       default:

@@ -171,17 +171,23 @@ describe("a script's process", () => {
     assert.deepEqual([end.signal, end.silent], ["SIGKILL", true]);
   });
 
-  it("fails as the script's fault when it cannot be started", async () => {
+  it("ends in failure when it cannot be started", async () => {
+    const log = new StderrLog();
     const script = new ScriptProcess({
       argv: ["/no/such/program"],
       cwd: "/",
       env: {},
       signal: new AbortController().signal,
       silenceMs: 0,
-      log: new StderrLog(),
+      log,
       onOutput: async () => undefined,
     });
-    assert.equal(await script.write(Buffer.from("x")), false);
-    await assert.rejects(script.ended, { code: "user" });
+    script.endInput();
+    // With a leash it is the leash that cannot start it.
+    const why = await script.ended.then(
+      ({ code }) => `exit ${code} ${log}`,
+      (error: Error) => error.message,
+    );
+    assert.match(why, /no\/such\/program/);
   });
 });

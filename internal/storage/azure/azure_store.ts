@@ -46,7 +46,10 @@ export class AzureStore implements ObjectStore {
   async containers(): Promise<string[]> {
     const names: string[] = [];
     try {
-      for await (const { name } of this.service.listContainers()) names.push(name);
+      const pages = (abortSignal: AbortSignal) =>
+        this.service.listContainers({ abortSignal }).byPage();
+      for await (const page of timely(pages))
+        for (const { name } of page.containerItems) names.push(name);
     } catch (error) {
       throw storageError(error);
     }
@@ -65,12 +68,15 @@ export class AzureStore implements ObjectStore {
     const fault = prefixFault(prefix);
     if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
     try {
-      for await (const blob of this.container(container).listBlobsFlat({ prefix }))
-        yield {
-          name: blob.name,
-          size: blob.properties.contentLength ?? 0,
-          etag: plainEtag(blob.properties.etag),
-        };
+      const pages = (abortSignal: AbortSignal) =>
+        this.container(container).listBlobsFlat({ prefix, abortSignal }).byPage();
+      for await (const page of timely(pages))
+        for (const blob of page.segment.blobItems)
+          yield {
+            name: blob.name,
+            size: blob.properties.contentLength ?? 0,
+            etag: plainEtag(blob.properties.etag),
+          };
     } catch (error) {
       throw storageError(error);
     }
@@ -266,6 +272,23 @@ function stagingId(token: string): string {
 /** A listing gives etags bare, a response header quoted. */
 function plainEtag(etag: string | undefined): string {
   return (etag ?? "").replaceAll('"', "");
+}
+
+/** Pages of a listing, each of which must come in time: the SDK would wait for ever. */
+async function* timely<T>(open: (signal: AbortSignal) => AsyncIterable<T>): AsyncIterable<T> {
+  const stop = new AbortController();
+  const pages = open(stop.signal)[Symbol.asyncIterator]();
+  while (true) {
+    const timer = setTimeout(() => stop.abort(), REQUEST_MS);
+    try {
+      const next = await pages.next();
+      if (next.done === true) return;
+      clearTimeout(timer);
+      yield next.value;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
 }
 
 async function call<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
