@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { jobId } from "../../internal/model/ids.ts";
 import { parseJobRequest } from "../../internal/model/job.ts";
+import { CoordinatorModel } from "./coordinator_model.ts";
 import { History } from "./history.ts";
-import { CoordinatorModel, MasterModel, WorkerModel } from "./models.ts";
+import { MasterModel } from "./master_model.ts";
+import { WorkerModel } from "./worker_model.ts";
 import { World } from "./world.ts";
 
 /** Faults happen until then; afterwards everything must come to rest. */
@@ -18,7 +20,7 @@ export type Mutation = "none" | "no-fence" | "acknowledge-before-commit";
 export class SimulatedCluster {
   readonly world: World;
   readonly history = new History();
-  private readonly coordinator: CoordinatorModel;
+  private readonly coordinator: CoordinatorModel<MasterModel>;
   private readonly masters: MasterModel[] = [];
   private workers: WorkerModel[] = [];
   private sessions = 0;

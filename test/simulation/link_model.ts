@@ -1,0 +1,39 @@
+import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
+import type { World } from "./world.ts";
+
+/** A stream: messages arrive in order, late, or with a break not at all. */
+export class Link {
+  private readonly world: World;
+  private lastMs = { up: 0, down: 0 };
+  broken = false;
+  readonly session: number;
+  toMaster: (message: WorkerMessage) => void = () => {};
+  toWorker: (message: MasterMessage) => void = () => {};
+  masterLost: () => void = () => {};
+  workerLost: () => void = () => {};
+
+  constructor(world: World, session: number) {
+    this.world = world;
+    this.session = session;
+  }
+
+  send(way: "up" | "down", deliver: () => void): void {
+    if (this.broken) return;
+    const delayMs = this.world.chance(0.05)
+      ? this.world.between(50, 1_500)
+      : this.world.between(0, 10);
+    const atMs = Math.max(this.lastMs[way], this.world.nowMs + delayMs);
+    this.lastMs[way] = atMs;
+    this.world.after(atMs - this.world.nowMs, () => {
+      if (!this.broken) deliver();
+    });
+  }
+
+  /** Each side notices in its own time. */
+  break(): void {
+    if (this.broken) return;
+    this.broken = true;
+    this.world.after(this.world.between(0, 3_000), () => this.masterLost());
+    this.world.after(this.world.between(0, 3_000), () => this.workerLost());
+  }
+}
