@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { Client, type JobJson, storagePath } from "./client.ts";
 import { filesOf, type LocalFile, uploadAll } from "./data_commands.ts";
 import { bytes, printable, table } from "./format.ts";
@@ -106,7 +106,7 @@ async function showTop(client: Client, job: JobJson, args: Args, url: string, re
   const place = args.text("blob") === undefined ? ` (${join(dir, "store", job.output)})` : "";
   process.stdout.write(`\noutput: ${job.output}${place}\n`);
   const here = args.has("keep") ? url : "http://127.0.0.1:8080";
-  const start = args.has("keep") ? "" : `npm run mr -- local --dir ${relative(".", dir)} &\n  `;
+  const start = args.has("keep") ? "" : `npm run mr -- local --dir ${dir} &\n  `;
   const body = JSON.stringify(request);
   process.stdout.write(`\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'\n`);
 }

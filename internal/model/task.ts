@@ -49,6 +49,10 @@ export const taskStatsSchema = z.strictObject({
 });
 export type TaskStats = z.infer<typeof taskStatsSchema>;
 
+export function newStats(): TaskStats {
+  return { recordsIn: 0, bytesIn: 0, recordsOut: 0, bytesOut: 0, wallMs: 0, counters: {} };
+}
+
 /** What a task needs to know of its job. */
 export interface TaskJob {
   id: string;

@@ -1,6 +1,7 @@
 import { attemptId, taskId } from "../model/ids.ts";
 import type { Assignment } from "../model/task.ts";
 import type { Command } from "./events.ts";
+import { openLease } from "./leases.ts";
 import {
   currentPhase,
   type Job,
@@ -115,23 +116,8 @@ function grant(
 ): void {
   state.grants += 1;
   const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
-  task.state = { kind: "running" };
-  task.attempts.add(id);
-  job.running += 1;
-  worker.attempts.add(id);
+  openLease(state, job, task, worker, id, atMs);
   worker.grantsSent += 1;
-  state.attempts.set(id, {
-    id,
-    job: job.record.id,
-    kind: task.kind,
-    index: task.index,
-    worker: worker.info.id,
-    deadlineMs: atMs + state.config.leaseMs,
-    revoked: false,
-    bytesIn: 0,
-    bytesTotal: 0,
-    status: "",
-  });
   const message = { kind: "grant" as const, assignment: assignmentOf(job, task, id) };
   out.push({
     kind: "send",

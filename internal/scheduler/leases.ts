@@ -13,6 +13,33 @@ import {
   type Worker,
 } from "./state.ts";
 
+/** The task's one live lease (S2) begins now, on this worker. */
+export function openLease(
+  state: State,
+  job: Job,
+  task: Task,
+  worker: Worker,
+  id: AttemptId,
+  atMs: number,
+): void {
+  task.state = { kind: "running" };
+  task.attempts.add(id);
+  job.running += 1;
+  worker.attempts.add(id);
+  state.attempts.set(id, {
+    id,
+    job: job.record.id,
+    kind: task.kind,
+    index: task.index,
+    worker: worker.info.id,
+    deadlineMs: atMs + state.config.leaseMs,
+    revoked: false,
+    bytesIn: 0,
+    bytesTotal: 0,
+    status: "",
+  });
+}
+
 /** Enters a task's result into the phase's sums. Also used when records are read back. */
 export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord): void {
   task.state = { kind: "done", done };

@@ -1,10 +1,9 @@
-import { parseAttemptId } from "../model/ids.ts";
 import { key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
 import { loseAttempt } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
 import { queueAll } from "./job_stages.ts";
-import { findTask, revokeMessage, send } from "./leases.ts";
+import { findTask, openLease, revokeMessage, send } from "./leases.ts";
 import type { State, Worker } from "./state.ts";
 
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
@@ -82,28 +81,12 @@ function reconcile(
 /** Takes over an attempt another leader granted (or we gave up), if its task still needs one (S2). */
 function adopt(state: State, worker: Worker, id: string, atMs: number, out: Command[]): void {
   const found = findTask(state, id);
-  const name = parseAttemptId(id);
-  if (found === undefined || name === undefined || found.task.state.kind !== "pending") {
+  if (found === undefined || found.task.state.kind !== "pending") {
     // A sealed attempt ignores this: it will say `completed` and be answered `settled` (S6).
     revokeMessage(worker, id, "no longer needed", out);
     return;
   }
-  found.task.state = { kind: "running" };
-  found.task.attempts.add(id);
-  found.job.running += 1;
-  worker.attempts.add(id);
-  state.attempts.set(id, {
-    id,
-    job: name.job,
-    kind: name.kind,
-    index: name.index,
-    worker: worker.info.id,
-    deadlineMs: atMs + state.config.leaseMs,
-    revoked: false,
-    bytesIn: 0,
-    bytesTotal: 0,
-    status: "",
-  });
+  openLease(state, found.job, found.task, worker, id, atMs);
 }
 
 export function ready(state: State, worker: Worker, message: Said<"ready">): void {

@@ -3,7 +3,7 @@ import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import { type Assignment, attemptLogName } from "../model/task.ts";
+import { type Assignment, attemptLogName, newStats } from "../model/task.ts";
 import { resolveCommand, splitCommand } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { type ScriptEnd, ScriptProcess } from "../streaming/script_process.ts";
@@ -55,14 +55,7 @@ export class TaskRunner {
     log: StderrLog,
     folder: AttemptFolder,
   ): TaskContext {
-    const stats = {
-      recordsIn: 0,
-      bytesIn: 0,
-      recordsOut: 0,
-      bytesOut: 0,
-      wallMs: 0,
-      counters: {},
-    };
+    const stats = newStats();
     const { conf } = assignment.job;
     return {
       assignment,

@@ -2,7 +2,7 @@ import { attemptId, parseTaskId, partName } from "../../internal/model/ids.ts";
 import { type FailureClass, parseJobRequest } from "../../internal/model/job.ts";
 import { joinName, locationOf } from "../../internal/model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
-import { mapOutputName, type TaskOutput } from "../../internal/model/task.ts";
+import { mapOutputName, newStats, type TaskOutput } from "../../internal/model/task.ts";
 import type { Answer, Command, Event } from "../../internal/scheduler/events.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
 import {
@@ -133,15 +133,7 @@ export class ScenarioInterpreter {
         return { kind: "heartbeat", seq: 1, attempts: progress };
       }
       case "completed": {
-        const stats = {
-          recordsIn: 0,
-          bytesIn: 0,
-          recordsOut: 0,
-          bytesOut: 0,
-          wallMs: 0,
-          counters: {},
-        };
-        return { kind: "completed", attempt, output: this.outputOf(attempt), stats };
+        return { kind: "completed", attempt, output: this.outputOf(attempt), stats: newStats() };
       }
       case "failed": {
         const why = (named.get("class") ?? "user") as FailureClass;

@@ -1,5 +1,10 @@
 import assert from "node:assert/strict";
-import { type Assignment, mapOutputName, type TaskOutput } from "../../internal/model/task.ts";
+import {
+  type Assignment,
+  mapOutputName,
+  newStats,
+  type TaskOutput,
+} from "../../internal/model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "../../internal/worker/agent.ts";
 import type { History } from "./history.ts";
 import { Link } from "./link_model.ts";
@@ -128,14 +133,7 @@ export class WorkerModel {
         this.history.read(attempt);
         const output = outputOf(assignment);
         if (output.kind === "segments") this.history.objects.set(output.object, this);
-        const stats = {
-          recordsIn: 1,
-          bytesIn: 1,
-          recordsOut: 1,
-          bytesOut: 1,
-          wallMs: 1,
-          counters: {},
-        };
+        const stats = newStats();
         this.dispatch({ kind: "finished", attempt, result: { kind: "completed", output, stats } });
       }),
     );

@@ -1,23 +1,18 @@
+import { seeded } from "../support/corpus.ts";
+
 /** A fake clock, seeded chance, and the queue of things that will happen. */
 export class World {
   nowMs = 0;
   readonly seed: number;
-  private state: number;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
   private queue: { atMs: number; order: number; run: () => void }[] = [];
   private order = 0;
   readonly log: string[] = [];
 
   constructor(seed: number) {
     this.seed = seed;
-    this.state = seed | 0;
-  }
-
-  /** mulberry32: uniform in [0, 1). */
-  random(): number {
-    this.state = (this.state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.state ^ (this.state >>> 15), 1 | this.state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+    this.random = seeded(seed);
   }
 
   chance(probability: number): boolean {
