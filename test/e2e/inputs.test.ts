@@ -3,6 +3,7 @@ import { after, before, describe, it } from "node:test";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { seeded } from "../support/corpus.ts";
 import { normalized, oracle, sortedLines } from "../support/oracle.ts";
+import { useAzurite, useEtcd } from "../support/servers.ts";
 
 /** Counts each whole line: every byte of the input matters to the result. */
 const LINE_MAPPER = `import sys
@@ -67,104 +68,129 @@ const CASES: Case[] = [
   },
 ];
 
-describe("inputs against the sequential run", () => {
-  let cluster: TestCluster;
-  before(async () => {
-    cluster = await useCluster();
-    const { client } = cluster;
-    await putText(client, "dfs-scripts", "line.py", LINE_MAPPER);
-    await putText(client, "dfs-scripts", "one_key.py", ONE_KEY_MAPPER);
-    await putText(client, "dfs-scripts", "sum.py", SUM_REDUCER);
-  });
-  after(() => cluster[Symbol.asyncDispose]());
+interface Backends extends AsyncDisposable {
+  cluster: TestCluster;
+}
 
-  for (const [index, { name, files, mapper, m, r }] of CASES.entries())
-    it(name, async () => {
+async function embedded(): Promise<Backends> {
+  const cluster = await useCluster();
+  return { cluster, [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose]() };
+}
+
+async function etcdAndAzurite(): Promise<Backends> {
+  await using stack = new AsyncDisposableStack();
+  const etcd = stack.use(await useEtcd());
+  const azurite = stack.use(await useAzurite());
+  const options = { etcd: etcd.address, blob: azurite.connectionString };
+  const cluster = stack.use(await useCluster(options));
+  const all = stack.move();
+  return { cluster, [Symbol.asyncDispose]: () => all.disposeAsync() };
+}
+
+for (const [where, open] of [
+  ["SQLite and a folder", embedded],
+  ["etcd and Azurite", etcdAndAzurite],
+] as const)
+  describe(`inputs against the sequential run, on ${where}`, () => {
+    let backends: Backends;
+    let cluster: TestCluster;
+    before(async () => {
+      backends = await open();
+      cluster = backends.cluster;
       const { client } = cluster;
-      const container = `input-${index}`;
-      await client.fetch(`/storage/${container}`, { method: "PUT" });
-      for (const [file, body] of Object.entries(files))
-        await putText(client, container, file, body);
+      await putText(client, "dfs-scripts", "line.py", LINE_MAPPER);
+      await putText(client, "dfs-scripts", "one_key.py", ONE_KEY_MAPPER);
+      await putText(client, "dfs-scripts", "sum.py", SUM_REDUCER);
+    });
+    after(() => backends[Symbol.asyncDispose]());
+
+    for (const [index, { name, files, mapper, m, r }] of CASES.entries())
+      it(name, async () => {
+        const { client } = cluster;
+        const container = `input-${index}`;
+        await client.fetch(`/storage/${container}`, { method: "PUT" });
+        for (const [file, body] of Object.entries(files))
+          await putText(client, container, file, body);
+        const job = await runJob(client, {
+          mapper: mapper === undefined ? "line.py" : "one_key.py",
+          reducer: "sum.py",
+          data: container,
+          m_num: m ?? 2,
+          r_num: r ?? 2,
+        });
+        assert.equal(job.state, "succeeded", JSON.stringify(job.error));
+        assert.equal(job.reduce.done, r ?? 2);
+        const parts = (await client.list("dfs-dest", `${job.id}/`)).map((part) => part.name);
+        assert.equal(parts.length, (r ?? 2) + 1);
+        assert.ok(parts.includes(`${job.id}/_SUCCESS`));
+        const input = Buffer.concat(
+          Object.values(files).map((body) => normalized(Buffer.from(body as string))),
+        );
+        const expected = await oracle(input, mapper ?? LINE_MAPPER, SUM_REDUCER);
+        const actual = sortedLines(await outputOf(client, job.id));
+        assert.ok(actual.equals(expected), `${actual.length} bytes, expected ${expected.length}`);
+      });
+
+    it("packs 5,000 files of 1 KB into 20 tasks", async () => {
+      const { client } = cluster;
+      const body = `${"word ".repeat(199)}end\n\n`;
+      let next = 0;
+      const lane = async () => {
+        while (next < 5_000) await putText(client, "small-files", `f/${next++}`, body);
+      };
+      await Promise.all(Array.from({ length: 16 }, lane));
       const job = await runJob(client, {
-        mapper: mapper === undefined ? "line.py" : "one_key.py",
+        mapper: "line.py",
         reducer: "sum.py",
-        data: container,
-        m_num: m ?? 2,
-        r_num: r ?? 2,
+        data: "small-files/f/",
+        m_num: 20,
+        r_num: 1,
       });
       assert.equal(job.state, "succeeded", JSON.stringify(job.error));
-      assert.equal(job.reduce.done, r ?? 2);
-      const parts = (await client.list("dfs-dest", `${job.id}/`)).map((part) => part.name);
-      assert.equal(parts.length, (r ?? 2) + 1);
-      assert.ok(parts.includes(`${job.id}/_SUCCESS`));
-      const input = Buffer.concat(
-        Object.values(files).map((body) => normalized(Buffer.from(body as string))),
-      );
-      const expected = await oracle(input, mapper ?? LINE_MAPPER, SUM_REDUCER);
-      const actual = sortedLines(await outputOf(client, job.id));
-      assert.ok(actual.equals(expected), `${actual.length} bytes, expected ${expected.length}`);
+      assert.deepEqual([job.map.done, job.map.total], [20, 20]);
+      const lines = (await outputOf(client, job.id)).toString().split("\n");
+      assert.deepEqual(lines, ["\t5000", `${body.trimEnd()}\t5000`, ""]);
     });
 
-  it("packs 5,000 files of 1 KB into 20 tasks", async () => {
-    const { client } = cluster;
-    const body = `${"word ".repeat(199)}end\n\n`;
-    let next = 0;
-    const lane = async () => {
-      while (next < 5_000) await putText(client, "small-files", `f/${next++}`, body);
-    };
-    await Promise.all(Array.from({ length: 16 }, lane));
-    const job = await runJob(client, {
-      mapper: "line.py",
-      reducer: "sum.py",
-      data: "small-files/f/",
-      m_num: 20,
-      r_num: 1,
+    it("keeps mapper output as it is in a map-only job", async () => {
+      const { client } = cluster;
+      await putText(client, "map-only", "a", "x\ny");
+      await putText(client, "map-only", "b", "z\r\n");
+      const job = await runJob(client, { mapper: "line.py", data: "map-only", m_num: 2, r_num: 0 });
+      assert.equal(job.state, "succeeded", JSON.stringify(job.error));
+      const lines = (await outputOf(client, job.id)).toString().split("\n").toSorted();
+      assert.deepEqual(lines, ["", "x\t1", "y\t1", "z\t1"]);
     });
-    assert.equal(job.state, "succeeded", JSON.stringify(job.error));
-    assert.deepEqual([job.map.done, job.map.total], [20, 20]);
-    const lines = (await outputOf(client, job.id)).toString().split("\n");
-    assert.deepEqual(lines, ["\t5000", `${body.trimEnd()}\t5000`, ""]);
-  });
 
-  it("keeps mapper output as it is in a map-only job", async () => {
-    const { client } = cluster;
-    await putText(client, "map-only", "a", "x\ny");
-    await putText(client, "map-only", "b", "z\r\n");
-    const job = await runJob(client, { mapper: "line.py", data: "map-only", m_num: 2, r_num: 0 });
-    assert.equal(job.state, "succeeded", JSON.stringify(job.error));
-    const lines = (await outputOf(client, job.id)).toString().split("\n").toSorted();
-    assert.deepEqual(lines, ["", "x\t1", "y\t1", "z\t1"]);
-  });
-
-  it("runs the map phase and the reduce phase as separate requests", async () => {
-    const { client } = cluster;
-    await putText(client, "phases", "a", "x\ny\nx\n");
-    const request = { mapper: "line.py", reducer: "sum.py", data: "phases", m_num: 2, r_num: 2 };
-    const map = await runJob(client, { ...request, phase: "map" });
-    assert.equal(map.state, "succeeded", JSON.stringify(map.error));
-    const reduce = await runJob(client, { ...request, phase: "reduce" });
-    assert.equal(reduce.state, "succeeded", JSON.stringify(reduce.error));
-    const lines = (await outputOf(client, reduce.id)).toString().split("\n").toSorted();
-    assert.deepEqual(lines, ["", "x\t2", "y\t1"]);
-    const again = await runJob(client, { ...request, phase: "reduce", from: map.id });
-    assert.equal(again.state, "succeeded", JSON.stringify(again.error));
-  });
-
-  it("reads gzip inputs whole, and spills what does not fit in memory", async () => {
-    const { client } = cluster;
-    const { gzipSync } = await import("node:zlib");
-    const text = Array.from({ length: 400_000 }, (_, i) => `record ${i} ${"p".repeat(300)}\n`);
-    await putText(client, "zipped", "a.txt.gz", gzipSync(text.join(""), { level: 1 }));
-    const job = await runJob(client, {
-      mapper: "line.py",
-      reducer: "sum.py",
-      data: "zipped",
-      r_num: 2,
+    it("runs the map phase and the reduce phase as separate requests", async () => {
+      const { client } = cluster;
+      await putText(client, "phases", "a", "x\ny\nx\n");
+      const request = { mapper: "line.py", reducer: "sum.py", data: "phases", m_num: 2, r_num: 2 };
+      const map = await runJob(client, { ...request, phase: "map" });
+      assert.equal(map.state, "succeeded", JSON.stringify(map.error));
+      const reduce = await runJob(client, { ...request, phase: "reduce" });
+      assert.equal(reduce.state, "succeeded", JSON.stringify(reduce.error));
+      const lines = (await outputOf(client, reduce.id)).toString().split("\n").toSorted();
+      assert.deepEqual(lines, ["", "x\t2", "y\t1"]);
+      const again = await runJob(client, { ...request, phase: "reduce", from: map.id });
+      assert.equal(again.state, "succeeded", JSON.stringify(again.error));
     });
-    assert.equal(job.state, "succeeded", JSON.stringify(job.error));
-    const output = (await outputOf(client, job.id)).toString().split("\n");
-    assert.equal(output.length, text.length + 1);
-    const expected = text.map((line) => `${line.slice(0, -1)}\t1`);
-    assert.deepEqual(output.slice(0, -1).toSorted(), expected.toSorted());
+
+    it("reads gzip inputs whole, and spills what does not fit in memory", async () => {
+      const { client } = cluster;
+      const { gzipSync } = await import("node:zlib");
+      const text = Array.from({ length: 400_000 }, (_, i) => `record ${i} ${"p".repeat(300)}\n`);
+      await putText(client, "zipped", "a.txt.gz", gzipSync(text.join(""), { level: 1 }));
+      const job = await runJob(client, {
+        mapper: "line.py",
+        reducer: "sum.py",
+        data: "zipped",
+        r_num: 2,
+      });
+      assert.equal(job.state, "succeeded", JSON.stringify(job.error));
+      const output = (await outputOf(client, job.id)).toString().split("\n");
+      assert.equal(output.length, text.length + 1);
+      const expected = text.map((line) => `${line.slice(0, -1)}\t1`);
+      assert.deepEqual(output.slice(0, -1).toSorted(), expected.toSorted());
+    });
   });
-});

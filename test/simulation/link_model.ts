@@ -17,15 +17,17 @@ export class Link {
     this.session = session;
   }
 
-  send(way: "up" | "down", deliver: () => void): void {
+  send(way: "up" | "down", repeatable: boolean, deliver: () => void): void {
     if (this.broken) return;
     const delayMs = this.world.chance(0.05)
       ? this.world.between(50, 1_500)
       : this.world.between(0, 10);
     const atMs = Math.max(this.lastMs[way], this.world.nowMs + delayMs);
     this.lastMs[way] = atMs;
+    // Nothing repeats a message on a stream; the core must bear it all the same.
+    const times = this.world.chance(0.02) && repeatable ? 2 : 1;
     this.world.after(atMs - this.world.nowMs, () => {
-      if (!this.broken) deliver();
+      for (let i = 0; i < times; i += 1) if (!this.broken) deliver();
     });
   }
 

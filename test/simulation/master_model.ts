@@ -181,7 +181,7 @@ export class MasterModel {
         const link = this.links.get(effect.session);
         if (link === undefined) return;
         if (effect.message.kind === "grant") this.history.granted(effect.message.assignment);
-        return link.send("down", () => link.toWorker(effect.message));
+        return link.send("down", true, () => link.toWorker(effect.message));
       }
       case "close":
         return this.links.get(effect.session)?.break();

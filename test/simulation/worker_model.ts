@@ -91,7 +91,8 @@ export class WorkerModel {
     switch (command.kind) {
       case "send": {
         const { link } = this;
-        return link?.send("up", () => link.toMaster(command.message));
+        const repeatable = command.message.kind !== "hello";
+        return link?.send("up", repeatable, () => link.toMaster(command.message));
       }
       case "run":
         return this.run(command.assignment);
