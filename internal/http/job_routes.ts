@@ -165,7 +165,7 @@ async function pumpViews(
     // A client that does not read must not fill our memory: it gets the newest when it does.
     while (body.writableNeedDrain && !gone.aborted)
       await once(body, "drain", { signal: gone }).catch(() => undefined);
-    body.write(frame(JSON.stringify(jobJson(last))));
+    if (!body.writableEnded) body.write(frame(JSON.stringify(jobJson(last))));
   };
   const timer = setInterval(() => body.writableNeedDrain || void say(), KEEPALIVE_MS);
   try {

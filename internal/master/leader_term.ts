@@ -84,7 +84,7 @@ export class LeaderTerm {
         if (batch.writes.length > 0) await this.commit(batch.writes);
         if (this.end.signal.aborted) return;
         if (!this.options.leadership.valid()) return this.stop("the lease is over");
-        for (const effect of batch.effects) this.perform(effect);
+        for (const effect of batch.effects) this.performSafely(effect);
       }
     } catch (error) {
       this.stop(messageOf(error));
@@ -103,6 +103,16 @@ export class LeaderTerm {
         this.options.logger.warn({ tries, error: messageOf(error) }, "commit failed; repeating it");
         await delay(Math.min(1_000, 50 * 2 ** tries));
       }
+    }
+  }
+
+  /** One effect that cannot be carried out must not take the others, or the leader, with it. */
+  private performSafely(effect: Effect): void {
+    try {
+      this.perform(effect);
+    } catch (error) {
+      this.options.logger.error({ effect: effect.kind, error: messageOf(error) }, "effect failed");
+      if (effect.kind === "send") this.links.get(effect.session)?.close();
     }
   }
 
