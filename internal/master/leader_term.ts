@@ -11,6 +11,7 @@ import { type Effect, Outbox } from "../scheduler/outbox.ts";
 import type { State } from "../scheduler/state.ts";
 import { step } from "../scheduler/step.ts";
 import { StorageEffects } from "./effects.ts";
+import { JobWatchers } from "./job_watchers.ts";
 
 type Untimed<E> = E extends unknown ? Omit<E, "atMs" | "wallMs"> : never;
 type NewEvent = Untimed<Event>;
@@ -27,9 +28,6 @@ export interface TermOptions {
 }
 
 const TICK_MS = 250;
-/** A watcher is told of mere progress at most this often. */
-const PROGRESS_MS = 100;
-const WATCH_IDLE_MS = 2_000;
 
 /**
  * One term of leadership: events go one at a time through the pure core, and its
@@ -45,7 +43,7 @@ export class LeaderTerm {
   private readonly ticker: NodeJS.Timeout;
   private readonly links = new Map<number, WorkerLink>();
   private readonly waiting = new Map<number, (answer: Answer) => void>();
-  private readonly watchers = new Map<JobId, Set<(urgent: boolean) => void>>();
+  private readonly watchers = new JobWatchers();
   private sessions = 0;
   private questions = 0;
   private pumping = false;
@@ -165,10 +163,8 @@ export class LeaderTerm {
   }
 
   private wake(job: JobId): void {
-    const watchers = this.watchers.get(job);
-    if (watchers === undefined) return;
     const stage = this.options.state.jobs.get(job)?.stage.kind;
-    for (const watcher of watchers) watcher(stage === undefined || stage === "ended");
+    this.watchers.wake(job, stage === undefined || stage === "ended");
   }
 
   /** Asks the core; the answer comes once all it rests on is durable. */
@@ -207,30 +203,17 @@ export class LeaderTerm {
 
   async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {
     let told = "";
-    let bell = newBell();
-    const ring = (urgent: boolean) => (urgent ? bell.now() : bell.soon());
-    const watchers = this.watchers.get(id) ?? new Set();
-    this.watchers.set(id, watchers);
-    watchers.add(ring);
-    const stop = () => bell.now();
-    signal.addEventListener("abort", stop);
-    this.end.signal.addEventListener("abort", stop);
-    try {
-      while (!signal.aborted) {
-        bell = newBell();
-        const { job } = await this.query({ kind: "job", id }, "job");
-        const now = JSON.stringify(job);
-        if (now !== told) yield job;
-        told = now;
-        if (isFinal(job.state)) return;
-        await bell.rung;
-      }
-    } finally {
-      bell.now();
-      signal.removeEventListener("abort", stop);
-      this.end.signal.removeEventListener("abort", stop);
-      watchers.delete(ring);
-      if (watchers.size === 0) this.watchers.delete(id);
+    const either = AbortSignal.any([signal, this.end.signal]);
+    while (!signal.aborted) {
+      const askedMs = performance.now();
+      // Waits from before the question: what changes meanwhile is not missed.
+      const news = this.watchers.news(id, askedMs, either);
+      const { job } = await this.query({ kind: "job", id }, "job");
+      const now = JSON.stringify(job);
+      if (now !== told) yield job;
+      told = now;
+      if (isFinal(job.state)) return;
+      await news;
     }
   }
 
@@ -285,24 +268,4 @@ export class LeaderTerm {
 
 function leaderGone(): MrError {
   return new MrError("unavailable", "this master no longer leads");
-}
-
-/** Rings once: at once, or soon, or after a while by itself. */
-function newBell() {
-  let ring = () => {};
-  const rung = new Promise<void>((resolve) => {
-    ring = resolve;
-  });
-  const startMs = performance.now();
-  const timers = [setTimeout(() => ring(), WATCH_IDLE_MS)];
-  const now = () => {
-    for (const timer of timers) clearTimeout(timer);
-    ring();
-  };
-  const soon = () => {
-    if (timers.length > 1) return;
-    const waitMs = Math.max(0, PROGRESS_MS - (performance.now() - startMs));
-    timers.push(setTimeout(now, waitMs));
-  };
-  return { rung, now, soon };
 }
