@@ -83,10 +83,6 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     this.term = undefined;
   }
 
-  get leading(): boolean {
-    return this.term !== undefined;
-  }
-
   async leader(): Promise<LeaderRecord | undefined> {
     return this.options.coordinator.leader();
   }

@@ -1,5 +1,5 @@
 import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
-import type { FailureClass, JobError, JobState } from "../model/job.ts";
+import { type FailureClass, type JobError, type JobState, LIMIT } from "../model/job.ts";
 import type { DoneRecord, JobRecord, ReportRecord } from "../model/records.ts";
 import type { Segments, Split, WorkerInfo } from "../model/task.ts";
 
@@ -33,7 +33,7 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   backoffMaxMs: 30_000,
   infraFailuresMax: 100,
   activeJobsMax: 64,
-  queuedJobsMax: 1_000,
+  queuedJobsMax: LIMIT.queuedJobs,
   endedJobsMax: 1_000,
   endedAgeMaxMs: 7 * 24 * 3_600_000,
   probationLosses: 3,

@@ -26,21 +26,18 @@ import type {
   TaskStats,
   WorkerInfo,
 } from "../model/task.ts";
+import type { TaskResult } from "./task_context.ts";
 
 export type AgentEvent = { atMs: number } & (
   | { kind: "connected" }
   | { kind: "disconnected" }
   | { kind: "message"; message: MasterMessage }
-  | { kind: "finished"; attempt: AttemptId; result: AttemptResult }
+  | { kind: "finished"; attempt: AttemptId; result: TaskResult }
   /** Time passes: heartbeats are due, leases may be over. */
   | { kind: "tick"; progress: AttemptProgress[] }
   /** The worker is asked to leave. `now`: the grace period is over. */
   | { kind: "leave"; now: boolean }
 );
-
-export type AttemptResult =
-  | { kind: "completed"; output: TaskOutput; stats: TaskStats }
-  | { kind: "failed"; class: FailureClass; message: string; logTail: string };
 
 export type AgentCommand =
   | { kind: "send"; message: WorkerMessage }
@@ -176,7 +173,7 @@ export class WorkerAgent {
     out.push({ kind: "run", assignment });
   }
 
-  private finished(attempt: AttemptId, result: AttemptResult, out: AgentCommand[]): void {
+  private finished(attempt: AttemptId, result: TaskResult, out: AgentCommand[]): void {
     const held = this.held.get(attempt);
     if (held === undefined || held.kind === "sealed") return;
     if (held.kind === "stopping") {

@@ -50,10 +50,6 @@ export class Worker {
     this.running ??= this.run();
   }
 
-  get connected(): boolean {
-    return this.stream !== undefined;
-  }
-
   private async run(): Promise<void> {
     const { signal } = this.stopping;
     for (let tries = 0; !signal.aborted; tries += 1) {
