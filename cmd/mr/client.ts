@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Args } from "./options.ts";
+import { type Args, UsageError } from "./options.ts";
 
 /** The server said no, or could not be reached: the message says it all. */
 export class ServerError extends Error {
@@ -65,7 +65,10 @@ export class Client {
   }
 
   static from(args: Args): Client {
-    return new Client(args.text("server") ?? process.env.MR_SERVER ?? "http://127.0.0.1:8080");
+    const server = args.text("server") ?? process.env.MR_SERVER ?? "http://127.0.0.1:8080";
+    if (!/^https?:\/\/./.test(server) || !URL.canParse(server))
+      throw new UsageError(`${server}: the server's URL looks like http://127.0.0.1:8080`);
+    return new Client(server);
   }
 
   async json<T>(path: string, init: RequestInit = {}): Promise<T> {

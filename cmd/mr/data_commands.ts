@@ -45,16 +45,20 @@ export interface LocalFile {
   size: number;
 }
 
+/** A local cluster's own folder: what it holds changes while it is read. */
+const OWN_FOLDER = /(^|\/)\.mr\//;
+
 /** A file, or all files of a folder by their names below it; links are not followed. */
 export async function filesOf(path: string, wanted = /(?:)/): Promise<LocalFile[]> {
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) throw new UsageError(`${path}: no such file or folder`);
   if (found.isFile()) return [{ path, name: basename(path), size: found.size }];
+  if (!found.isDirectory()) throw new UsageError(`${path}: neither a file nor a folder`);
   const files: LocalFile[] = [];
   for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile() || !wanted.test(entry.name)) continue;
     const full = join(entry.parentPath, entry.name);
     const name = relative(path, full).split(sep).join("/");
+    if (!entry.isFile() || !wanted.test(name) || OWN_FOLDER.test(name)) continue;
     files.push({ path: full, name, size: (await stat(full)).size });
   }
   return files.toSorted((a, b) => (a.name < b.name ? -1 : 1));

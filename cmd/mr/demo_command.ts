@@ -11,6 +11,8 @@ const ROOT = join(import.meta.dirname, "..", "..");
 const DIR = ".mr/demo";
 const DATA = "demo-text";
 const TOP = 15;
+/** Of a folder somebody names: what a person would call its text. */
+const NOT_HIDDEN = /^(?!(.*\/)?(\.|node_modules\/))/;
 
 /** `npm start`: the words of real text, counted through every part of the system. */
 export const demoCommand: Command = {
@@ -23,6 +25,7 @@ export const demoCommand: Command = {
     keep: { help: "stay up afterwards, for jobs of your own" },
     port: { value: "PORT", help: "of the proxy (default: any free one; 8080 with --keep)" },
     ...CLUSTER_FLAGS,
+    dir: { value: "DIR", help: `where data, state and logs are kept (default ${DIR})` },
   },
   positionals: [0, 1],
   async run(args) {
@@ -44,7 +47,7 @@ export const demoCommand: Command = {
 
 async function corpus(path: string | undefined): Promise<LocalFile[]> {
   if (path !== undefined) {
-    const files = await filesOf(path);
+    const files = await filesOf(path, NOT_HIDDEN);
     if (files.length === 0) throw new UsageError(`${path}: no file in it`);
     return files;
   }
@@ -106,7 +109,7 @@ async function showTop(client: Client, job: JobJson, args: Args, url: string, re
   const place = args.text("blob") === undefined ? ` (${join(dir, "store", job.output)})` : "";
   process.stdout.write(`\noutput: ${job.output}${place}\n`);
   const here = args.has("keep") ? url : "http://127.0.0.1:8080";
-  const start = args.has("keep") ? "" : `npm run mr -- local --dir ${dir} &\n  `;
+  const start = args.has("keep") ? "" : `npm run mr -- local --dir '${dir}' &\n  `;
   const body = JSON.stringify(request);
   process.stdout.write(`\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'\n`);
 }

@@ -1,4 +1,5 @@
-import { statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
 import { basename } from "node:path";
 import { Client, isFinal, type JobJson } from "./client.ts";
 import { bytes, duration, printable, table } from "./format.ts";
@@ -13,7 +14,8 @@ export const runCommand: Command = {
   usage: "--mapper SCRIPT [--reducer SCRIPT] --data CONTAINER[/PREFIX] [options]",
   summary:
     "Runs a job and waits for its end; the exit code is the job's (0 succeeded, 1 failed, 3 cancelled).\n" +
-    "SCRIPT is a blob of dfs-scripts; a path that begins with ./ or / is uploaded there first.",
+    "SCRIPT is a blob of dfs-scripts; a path that begins with ./, ../ or / is uploaded there first,\n" +
+    "under a name of its content.",
   flags: {
     mapper: { value: "SCRIPT", help: "reads lines, prints key TAB value" },
     reducer: { value: "SCRIPT", help: "reads sorted pairs, prints the result" },
@@ -31,7 +33,7 @@ export const runCommand: Command = {
     },
     env: { value: "NAME=VALUE", multiple: true, help: "for the scripts' environment" },
     conf: { value: "NAME=VALUE", multiple: true, help: "a job option by Hadoop's name" },
-    priority: { value: "N", help: "-100 to 100; the higher goes first" },
+    priority: { value: "N", help: "-100 to 100 (write --priority=-5); the higher goes first" },
     "max-attempts": { value: "N", help: "tries per task (default 4)" },
     show: { value: "N", help: "lines of the result to print (default 10; 0: none)" },
     detach: { help: "do not wait; print the job's id" },
@@ -77,9 +79,12 @@ async function placed(client: Client, script: string | undefined): Promise<strin
   if (script === undefined || !/^\.{0,2}\//.test(script)) return script;
   const [path = "", ...args] = script.split(" ");
   if (!statSync(path, { throwIfNoEntry: false })?.isFile())
-    throw new UsageError(`${path}: no such file`);
-  await client.upload(path, "dfs-scripts", basename(path));
-  return [basename(path), ...args].join(" ");
+    throw new UsageError(`${path}: no such file (a script's name has no spaces)`);
+  // Under a name of its content: two scripts called alike never take each other's place.
+  const digest = createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 12);
+  const name = `${digest}/${basename(path)}`;
+  await client.upload(path, "dfs-scripts", name);
+  return [name, ...args].join(" ");
 }
 
 /** Shows a job's progress to its end, then its result. */
@@ -135,6 +140,9 @@ export function endOf(job: JobJson): string {
   );
 }
 
+/** The beginning of the result, at most this much of it however long its lines are. */
+const SHOWN_CHARS_MAX = 64 * 1024;
+
 async function firstLines(client: Client, id: string, count: number) {
   const stop = new AbortController();
   const response = await client.fetch(`/jobs/${id}/output`, { signal: stop.signal });
@@ -143,17 +151,25 @@ async function firstLines(client: Client, id: string, count: number) {
   if (body === undefined) return { text, more: false };
   try {
     for await (const chunk of body) {
-      text += chunk;
-      const lines = text.split("\n");
-      if (lines.length > count + 1)
-        return { text: printable(`${lines.slice(0, count).join("\n")}\n`), more: true };
+      text += chunk.slice(0, SHOWN_CHARS_MAX);
+      const end = endOfLine(text, count);
+      if (end >= 0 && end < text.length) return { text: printable(text.slice(0, end)), more: true };
+      if (text.length >= SHOWN_CHARS_MAX) return { text: `${printable(text)}\n`, more: true };
     }
   } finally {
     stop.abort();
   }
-  const lines = text.split("\n");
-  const more = lines.length - 1 > count;
-  return { text: printable(more ? `${lines.slice(0, count).join("\n")}\n` : text), more };
+  return { text: printable(text), more: false };
+}
+
+/** Where line number `count` ends, or -1. */
+function endOfLine(text: string, count: number): number {
+  let end = 0;
+  for (let line = 0; line < count; line += 1) {
+    end = text.indexOf("\n", end) + 1;
+    if (end === 0) return -1;
+  }
+  return end;
 }
 
 export const jobsCommand: Command = {

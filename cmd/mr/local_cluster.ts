@@ -1,5 +1,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -53,6 +63,7 @@ export class LocalCluster {
   private readonly members: Member[] = [];
   private readonly failed = new AbortController();
   private closing = false;
+  private locked: string | undefined;
 
   constructor(options: LocalClusterOptions) {
     this.options = { ...options, dir: resolve(options.dir) };
@@ -61,6 +72,7 @@ export class LocalCluster {
   /** Resolves to the proxy's URL when jobs can be taken. */
   async start(): Promise<string> {
     const { dir, masters, workers, slotsPerWorker, port } = this.options;
+    this.lock();
     mkdirSync(join(dir, "logs"), { recursive: true });
     await rm(join(dir, "scratch"), { recursive: true, force: true });
     const proxy = this.add("proxy", 1, { HTTP_PORT: String(port) });
@@ -83,6 +95,24 @@ export class LocalCluster {
     proxy.env.HTTP_PORT = new URL(url).port;
     await this.ready(url);
     return url;
+  }
+
+  /** Two clusters in one folder would take each other's state for their own. */
+  private lock(): void {
+    const path = join(this.options.dir, "lock");
+    const isFile = statSync(this.options.dir, { throwIfNoEntry: false })?.isDirectory() === false;
+    if (isFile) throw new UsageError(`${this.options.dir} is not a folder`);
+    mkdirSync(this.options.dir, { recursive: true });
+    if (existsSync(path)) {
+      const pid = Number(readFileSync(path, "utf8"));
+      if (isAlive(pid))
+        throw new UsageError(
+          `${this.options.dir} is in use by process ${pid}; give another --dir (if it is not: rm ${path})`,
+        );
+      rmSync(path);
+    }
+    writeFileSync(path, String(process.pid), { flag: "wx" });
+    this.locked = path;
   }
 
   private add(role: Role, number: number, env: Record<string, string>): Member {
@@ -155,7 +185,7 @@ export class LocalCluster {
     if (recent.length > RESTARTS_MAX || neverServed) {
       const log = join(this.options.dir, "logs", `${member.name}.log`);
       this.failed.abort(
-        new UsageError(`${member.name} ended (${how}); its last words are in ${log}`),
+        new UsageError(`${member.name} ended (${how}): ${lastLine(log)}\nmore in ${log}`),
       );
       return;
     }
@@ -206,13 +236,29 @@ export class LocalCluster {
       const members = this.members.filter((member) => member.role === role);
       await Promise.all(members.map(({ child }) => end(child)));
     }
+    if (this.locked === undefined) return;
     await rm(join(this.options.dir, "scratch"), { recursive: true, force: true, maxRetries: 3 });
+    await rm(this.locked, { force: true });
   }
 
   /** Ends all at once. */
   kill(): void {
     this.closing = true;
     for (const { child } of this.members) child?.kill("SIGKILL");
+  }
+}
+
+function lastLine(path: string): string {
+  return readFileSync(path, "utf8").trimEnd().split("\n").at(-1) ?? "";
+}
+
+function isAlive(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

@@ -38,7 +38,7 @@ function overview(): string {
 }
 
 async function main([name, ...argv]: string[]): Promise<number> {
-  if (name === undefined || name === "--help" || name === "help") {
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     process.stdout.write(`${overview()}\n`);
     return name === undefined ? 2 : 0;
   }

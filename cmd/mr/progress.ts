@@ -32,7 +32,7 @@ export class ProgressView {
     this.lastPlainMs = nowMs;
     const { map, reduce } = job;
     this.out.write(
-      `${job.id} ${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}\n`,
+      `${job.id} ${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}${troubles(job)}\n`,
     );
   }
 
@@ -46,7 +46,7 @@ export class ProgressView {
 
   private lines(job: JobJson): string[] {
     const { map, shuffle, reduce } = job;
-    const lines = [`job ${job.id}  ${job.state}`];
+    const lines = [`job ${job.id}  ${job.state}${troubles(job)}`];
     lines.push(
       `  map     ${bar(map.bytes_done, map.bytes_total, map.done, map.total)} ${map.done}/${map.total}` +
         rest(this.map, map.bytes_done, map.bytes_total, map.done < map.total),
@@ -66,6 +66,10 @@ export class ProgressView {
     );
     return lines;
   }
+}
+
+function troubles({ attempts: { failed, lost } }: JobJson): string {
+  return failed + lost === 0 ? "" : `  attempts: ${failed} failed, ${lost} lost`;
 }
 
 function rest(meter: Meter, done: number, total: number, active: boolean): string {

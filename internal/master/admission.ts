@@ -5,34 +5,36 @@ import type { ObjectStore } from "../model/object_store.ts";
 
 /**
  * What only storage can tell of a request, looked up before the job is accepted.
+ * @returns the ETags of its scripts and files, by name: the versions the job will run.
  * @throws MrError `invalid` with every field that names something missing.
  */
-export async function checkAgainstStorage(store: ObjectStore, spec: JobSpec): Promise<void> {
+export async function checkAgainstStorage(
+  store: ObjectStore,
+  spec: JobSpec,
+): Promise<Record<string, string>> {
+  const etags: Record<string, string> = {};
+  const checkScript = async (field: string, command: string): Promise<Violation | undefined> => {
+    const name = command.trim().split(/ +/)[0] ?? "";
+    const info = await store.head(CONTAINER.scripts, name);
+    if (info === undefined)
+      return {
+        field,
+        message: `there is no ${name} in container ${CONTAINER.scripts}; upload it first`,
+      };
+    etags[name] = info.etag;
+    return undefined;
+  };
   const checks = [
-    checkScript(store, "mapper", spec.mapper),
-    ...(spec.phase !== "map" && spec.r_num > 0
-      ? [checkScript(store, "reducer", spec.reducer)]
-      : []),
-    ...spec.files.map((file, i) => checkScript(store, `files.${i}`, file)),
+    checkScript("mapper", spec.mapper),
+    ...(spec.phase !== "map" && spec.r_num > 0 ? [checkScript("reducer", spec.reducer)] : []),
+    ...spec.files.map((file, i) => checkScript(`files.${i}`, file)),
     ...(spec.phase === "reduce" ? [] : [checkData(store, spec.data)]),
     ...(spec.output === "" ? [] : [checkOutput(store, spec.output)]),
   ];
   const violations = (await Promise.all(checks)).filter((found) => found !== undefined);
   if (violations.length > 0)
     throw new MrError("invalid", "the request names what is not there", { violations });
-}
-
-async function checkScript(
-  store: ObjectStore,
-  field: string,
-  command: string,
-): Promise<Violation | undefined> {
-  const name = command.trim().split(/ +/)[0] ?? "";
-  if ((await store.head(CONTAINER.scripts, name)) !== undefined) return undefined;
-  return {
-    field,
-    message: `there is no ${name} in container ${CONTAINER.scripts}; upload it first`,
-  };
+  return etags;
 }
 
 async function checkData(store: ObjectStore, data: string): Promise<Violation | undefined> {

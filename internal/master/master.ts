@@ -109,9 +109,12 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     idempotencyKey: string,
   ): Promise<{ job: JobView; repeated: boolean }> {
     const term = await this.lead();
-    if (!term.knows(idempotencyKey)) await checkAgainstStorage(this.options.store, spec);
+    // A repeat is answered from the record: what it named may be gone by now.
+    const scripts = term.knows(idempotencyKey)
+      ? {}
+      : await checkAgainstStorage(this.options.store, spec);
     const id = jobId(Date.now(), randomName());
-    const answer = await term.ask({ kind: "submit", id, spec, idempotencyKey });
+    const answer = await term.ask({ kind: "submit", id, spec, idempotencyKey, scripts });
     if (answer.kind !== "submitted") throw new MrError("internal", "a mismatched answer");
     this.options.logger.info({ job: answer.job.id, repeated: answer.repeated }, "job accepted");
     return { job: answer.job, repeated: answer.repeated };

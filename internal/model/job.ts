@@ -127,6 +127,13 @@ export const jobRequestSchema = z
       add("from", 'only a request with "phase": "reduce" reads another job');
     if (request.phase === "map" && request.output !== undefined)
       add("output", "a map phase leaves its output in dfs-intermediate");
+    for (const command of [request.mapper, request.reducer ?? ""]) {
+      const script = command.trim().split(/ +/)[0] ?? "";
+      const twin = request.files.find(
+        (file) => file !== script && baseName(file) === baseName(script),
+      );
+      if (twin !== undefined) add("files", `${twin} would overwrite the script ${script}`);
+    }
     const inRange = request.m_num <= LIMIT.maps && reduces <= LIMIT.reduces;
     if (inRange && request.m_num * reduces > LIMIT.mapsTimesReduces)
       add("m_num", `m_num x r_num is at most ${LIMIT.mapsTimesReduces}`);

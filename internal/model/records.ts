@@ -35,6 +35,8 @@ export const jobRecordSchema = z.strictObject({
   /** Order of submission within the cluster. */
   order: z.int(),
   idempotencyKey: z.string(),
+  /** The version (ETag) of every script and file of the job, as it was accepted. */
+  scripts: z.record(z.string(), z.string()),
 });
 export type JobRecord = z.infer<typeof jobRecordSchema>;
 

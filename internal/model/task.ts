@@ -59,6 +59,8 @@ export interface TaskJob {
   name: string;
   command: string;
   files: string[];
+  /** ETags of the command's script and the files, by name. */
+  scripts: Record<string, string>;
   env: Record<string, string>;
   conf: Record<string, string>;
   maps: number;

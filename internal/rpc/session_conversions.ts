@@ -182,10 +182,10 @@ function grantToWire({ attempt, job, input }: Assignment): object {
 function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
-  const { id, name, command, files, env, conf, maps, reduces, output } = job;
+  const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
   return {
     attempt: checkAttempt(attempt),
-    job: { id, name, command, files, env, conf, maps, reduces, output },
+    job: { id, name, command, files, env, conf, maps, reduces, output, scripts },
     input:
       task.case === "map"
         ? {

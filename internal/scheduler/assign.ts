@@ -136,6 +136,7 @@ function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
       name: spec.name,
       command: task.kind === "map" ? spec.mapper : spec.reducer,
       files: spec.files,
+      scripts: job.record.scripts,
       env: spec.env,
       conf: spec.conf,
       maps: job.map.tasks.length,

@@ -8,7 +8,14 @@ import type { Receipt, Split } from "../model/task.ts";
 
 /** Everything that happens to the core. Time, and chance (in ids), arrive in the event. */
 export type Event = { atMs: number; wallMs: number } & (
-  | { kind: "submit"; reply: ReplyTo; id: JobId; spec: JobSpec; idempotencyKey: string }
+  | {
+      kind: "submit";
+      reply: ReplyTo;
+      id: JobId;
+      spec: JobSpec;
+      idempotencyKey: string;
+      scripts: Record<string, string>;
+    }
   | { kind: "cancel"; reply: ReplyTo; id: JobId }
   | { kind: "query"; reply: ReplyTo; query: Query }
   | { kind: "planned"; job: JobId; plan: Plan }

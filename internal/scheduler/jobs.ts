@@ -35,6 +35,7 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     submittedAtMs: event.wallMs,
     order: state.order + 1,
     idempotencyKey: event.idempotencyKey,
+    scripts: event.scripts,
   };
   const output = outputOf(record);
   if (open.some((job) => outputOf(job.record) === output))

@@ -38,11 +38,12 @@ export class Scratch {
   }
 
   /**
-   * Puts a blob of dfs-scripts into the working directory, executable.
-   * @throws MrError `not_found` when it does not exist (any more).
+   * Puts a blob of dfs-scripts into the working directory, executable, in the
+   * version that the job was accepted with.
+   * @throws MrError `changed` or `not_found` when that version is no more.
    */
-  async place(name: string, folder: AttemptFolder): Promise<string> {
-    const cached = await this.cached(name);
+  async place(name: string, etag: string | undefined, folder: AttemptFolder): Promise<string> {
+    const cached = await this.cached(name, etag);
     const path = join(folder.work, baseName(name));
     // A copy: the script may write to its own file.
     await copyFile(cached, path);
@@ -50,21 +51,22 @@ export class Scratch {
     return path;
   }
 
-  private async cached(name: string): Promise<string> {
-    const info = await this.store.head(CONTAINER.scripts, name);
-    if (info === undefined)
-      throw new MrError("not_found", `${CONTAINER.scripts}/${name} does not exist (any more)`);
-    const id = createHash("sha256").update(`${name} ${info.etag}`).digest("hex").slice(0, 32);
+  private async cached(name: string, etag: string | undefined): Promise<string> {
+    if (etag === undefined)
+      throw new MrError("internal", `no version of ${name} came with the task`);
+    const id = createHash("sha256").update(`${name} ${etag}`).digest("hex").slice(0, 32);
     const path = join(this.root, "cache", id);
-    const fresh = join(this.root, "cache", `.${randomUUID()}`);
     if (await exists(path)) return path;
+    const fresh = join(this.root, "cache", `.${randomUUID()}`);
     await mkdir(join(this.root, "cache"), { recursive: true });
     try {
-      await pipeline(
-        this.store.read(CONTAINER.scripts, name, { etag: info.etag }),
-        createWriteStream(fresh),
-      );
+      await pipeline(this.store.read(CONTAINER.scripts, name, { etag }), createWriteStream(fresh));
       await rename(fresh, path);
+    } catch (error) {
+      const gone = MrError.is(error, "changed") || MrError.is(error, "not_found");
+      if (!gone) throw error;
+      const message = `${CONTAINER.scripts}/${name} was changed or deleted while the job ran`;
+      throw new MrError("changed", message, { cause: error });
     } finally {
       await rm(fresh, { force: true });
     }

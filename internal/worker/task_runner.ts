@@ -87,8 +87,9 @@ export class TaskRunner {
 
   private async prepareScript(assignment: Assignment, folder: AttemptFolder): Promise<string[]> {
     const [script = "", ...args] = splitCommand(assignment.job.command);
-    for (const file of assignment.job.files) await this.scratch.place(file, folder);
-    const path = await this.scratch.place(script, folder);
+    const { files, scripts } = assignment.job;
+    for (const file of files) await this.scratch.place(file, scripts[file], folder);
+    const path = await this.scratch.place(script, scripts[script], folder);
     return resolveCommand(path, args);
   }
 

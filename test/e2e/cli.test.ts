@@ -67,6 +67,30 @@ describe("mr", () => {
     assert.equal(back, "to be sure\n");
   });
 
+  it("keeps two scripts apart that are called alike", async () => {
+    for (const [name, mark] of [
+      ["m", "M"],
+      ["r", "R"],
+    ] as const) {
+      await mkdir(join(folder.path, name), { recursive: true });
+      const code = `import sys\nfor line in sys.stdin: print("${mark} " + line.strip())\n`;
+      await writeFile(join(folder.path, name, "main.py"), code);
+    }
+    const script = (name: string) => join(folder.path, name, "main.py");
+    const args = ["--mapper", script("m"), "--reducer", script("r"), "--data", "words/in/sub"];
+    assert.equal((await run("run", ...args)).out, "R M to be sure\n");
+  });
+
+  it("shows a bounded part of a result without line ends", async () => {
+    const script = join(folder.path, "long.py");
+    await writeFile(script, "import sys\nfor _ in range(30): sys.stdout.write('x' * 1000000)\n");
+    const args = ["--mapper", script, "--data", "words/in/sub", "--maps", "1", "--reduces", "0"];
+    const { code, out, err } = await run("run", ...args);
+    assert.equal(code, 0, err);
+    assert.ok(out.length > 60_000 && out.length < 200_000, String(out.length));
+    assert.match(err, /all of it: mr cat/);
+  });
+
   it("exits with the job's code, and says why it failed", async () => {
     const script = join(folder.path, "bad.py");
     await writeFile(script, "raise KeyError('lost')\n");
@@ -127,6 +151,9 @@ describe("mr", () => {
       const url = await until("ready", () => /^ready (\S+)$/m.exec(local.said)?.[1]);
       const workers = JSON.parse((await mr(["workers", "--json"], url)).out) as { pid: number }[];
       assert.equal(workers.length, 1);
+      const second = await mr(args.slice(1), url);
+      assert.equal(second.code, 2);
+      assert.match(second.err, /is in use by process \d+/);
       process.kill(workers[0]?.pid ?? 0, "SIGKILL");
       await until("a new worker", async () => {
         const now = JSON.parse((await mr(["workers", "--json"], url)).out) as {

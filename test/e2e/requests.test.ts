@@ -245,6 +245,30 @@ describe("requests", () => {
     assert.deepEqual(await client.list("dfs-dest", `${job.id}/`), []);
   });
 
+  it("fails a job whose script is replaced while it runs, and never mixes versions", async () => {
+    const { client } = cluster;
+    await putText(client, "dfs-scripts", "block.py", "import time\ntime.sleep(600)\n");
+    await putText(client, "dfs-scripts", "mine.py", CAT);
+    const submit = async (request: object) => {
+      const response = await post(request, { prefer: "respond-async" });
+      return ((await response.json()) as { id: string }).id;
+    };
+    const job = (id: string) =>
+      client.json<{ state: string; map: { running: number }; error?: { message: string } }>(
+        `/jobs/${id}`,
+      );
+    const blocker = await submit({ mapper: "block.py", data: "text", m_num: 2, r_num: 0 });
+    await until("no free slot", async () => (await job(blocker)).map.running === 2);
+    const waiting = await submit({ ...GOOD, mapper: "mine.py" });
+    await putText(client, "dfs-scripts", "mine.py", `# another\n${CAT}`);
+    await client.json(`/jobs/${blocker}`, { method: "DELETE" });
+    await until("its end", async () => (await job(waiting)).state === "failed");
+    const { error } = await job(waiting);
+    assert.match(error?.message ?? "", /mine.py was changed or deleted while the job ran/);
+    const again = await runJob(client, { ...GOOD, mapper: "mine.py" });
+    assert.equal(again.state, "succeeded", JSON.stringify(again.error));
+  });
+
   it("counts what scripts report", async () => {
     const { client } = cluster;
     const script =

@@ -65,6 +65,7 @@ export class ScenarioInterpreter {
           id,
           spec,
           idempotencyKey: named.get("key") ?? "",
+          scripts: {},
         };
       }
       case "planned": {

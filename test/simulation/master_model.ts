@@ -226,7 +226,7 @@ export class MasterModel {
       if (this.mode.kind !== "leading") return;
       this.questions += 1;
       this.replies.set(this.questions, told);
-      this.post({ kind: "submit", reply: this.questions, id, spec, idempotencyKey });
+      this.post({ kind: "submit", reply: this.questions, id, spec, idempotencyKey, scripts: {} });
     });
   }
 

@@ -3,7 +3,7 @@
 import re
 import sys
 
-WORD = re.compile(r"[a-z0-9']+")
+WORD = re.compile(r"[^\W_]+")
 
 for line in sys.stdin.buffer:
     for word in WORD.findall(line.decode("utf-8", "replace").lower()):

@@ -300,7 +300,7 @@ async function withFolder<T>(path: string, body: () => Promise<T>): Promise<T> {
       await mkdir(dirname(path), { recursive: true });
       return await body();
     } catch (error) {
-      if (!isMissing(error) || tries === 20) throw error;
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === 20) throw error;
     }
   }
 }
@@ -319,6 +319,8 @@ function etagOf(found: { mtimeNs: bigint; size: bigint; ino: bigint }): string {
 function byBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
+
+const CLASHES = new Set(["EEXIST", "ENOTDIR", "EISDIR", "ENOTEMPTY"]);
 
 function isMissing(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException).code;
@@ -341,5 +343,12 @@ async function guard<T>(work: Promise<T>): Promise<T> {
 function storageError(error: unknown): MrError {
   if (error instanceof MrError) return error;
   if ((error as Error).name === "AbortError") return new MrError("aborted", "aborted");
-  return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });
+  const { code } = error as NodeJS.ErrnoException;
+  // A folder cannot hold both `a` and `a/b`, as Blob can.
+  if (code !== undefined && CLASHES.has(code))
+    return new MrError("conflict", "a name is in use as a folder, or a folder's as a name", {
+      cause: error,
+    });
+  // The code, not the message: that names paths of this machine.
+  return new MrError("unavailable", `storage: ${code ?? messageOf(error)}`, { cause: error });
 }
