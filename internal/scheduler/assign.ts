@@ -57,17 +57,14 @@ function nextWorker(state: State, atMs: number, refused: Set<Worker>): Worker | 
   return undefined;
 }
 
-/** A task goes back to a worker that failed it only when there is no other. */
+/** A task goes back to a worker that failed it only when no other could take it now. */
 function mayRun(state: State, task: Task, worker: Worker, atMs: number): boolean {
   if (!task.avoid.has(worker.info.id)) return true;
-  for (const other of state.workers.values())
-    if (!task.avoid.has(other.info.id) && other.session !== undefined && !onProbation(other, atMs))
-      return false;
+  for (const id of state.idle) {
+    const other = state.workers.get(id);
+    if (other !== undefined && !task.avoid.has(id) && credit(other, atMs) > 0) return false;
+  }
   return true;
-}
-
-function onProbation(worker: Worker, atMs: number): boolean {
-  return atMs < worker.probationUntilMs;
 }
 
 function nextTask(

@@ -52,7 +52,7 @@ export class CoordinatorModel<M extends Candidate> {
   commit(epoch: number, writes: RecordWrite[]): boolean {
     if (this.fencing && (epoch !== this.epoch || this.deadlineMs <= this.world.nowMs)) return false;
     for (const { key, value } of writes) {
-      this.history.recorded(key, value);
+      this.history.recorded(key, value, writes);
       if (value === undefined) this.records.delete(key);
       else this.records.set(key, value);
     }

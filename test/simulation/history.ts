@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import { parseAttemptId } from "../../internal/model/ids.ts";
 import type { DoneRecord, ReportRecord } from "../../internal/model/records.ts";
 import type { Assignment, Receipt } from "../../internal/model/task.ts";
@@ -10,7 +11,8 @@ import type { Marker } from "../../internal/scheduler/events.ts";
  * I1  a task has one winner for ever
  * I2  while a job runs, `settled won` goes to the recorded winner only and `settled
  *     lost` never to it; afterwards nothing that is still a result may be deleted
- * I3  no task is granted once its winner is recorded
+ * I3  no task is granted once its winner is recorded, save in the very commit that
+ *     records it: there the revocation follows at once
  * I4  reducers read exactly the winners' outputs
  * I5  only winners' receipts are published, all of them before the marker
  * I6  a job's report never changes, and a marked job succeeds
@@ -30,7 +32,10 @@ export class History {
   /** Grants of every attempt, by id. */
   readonly grants = new Map<string, Assignment>();
 
-  recorded(key: string, value: string | undefined): void {
+  /** The commit in which each task was won. */
+  private readonly wonIn = new Map<string, RecordWrite[]>();
+
+  recorded(key: string, value: string | undefined, commit: RecordWrite[]): void {
     const [kind, job = "", what = "", task = ""] = key.split("/");
     if (kind !== "job" || value === undefined) return;
     if (what === "spec") this.specs.add(job);
@@ -42,6 +47,7 @@ export class History {
         `I1: ${job}/${task} was won by ${before?.attempt} and again by ${done.attempt}`,
       );
       this.winners.set(`${job}/${task}`, done);
+      if (before === undefined) this.wonIn.set(`${job}/${task}`, commit);
     }
     if (what === "report") {
       const report = JSON.parse(value) as ReportRecord;
@@ -56,11 +62,12 @@ export class History {
     }
   }
 
-  granted(assignment: Assignment): void {
+  granted(assignment: Assignment, commit: RecordWrite[]): void {
     const name = parseAttemptId(assignment.attempt);
     assert.ok(name);
     assert.ok(
-      !this.winners.has(`${name.job}/${name.task}`),
+      !this.winners.has(`${name.job}/${name.task}`) ||
+        this.wonIn.get(`${name.job}/${name.task}`) === commit,
       `I3: ${assignment.attempt} was granted after its task was won`,
     );
     this.grants.set(assignment.attempt, assignment);

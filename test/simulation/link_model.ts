@@ -31,6 +31,14 @@ export class Link {
     });
   }
 
+  /** The worker's end, in good order: what it said arrives first, then the master sees the end. */
+  close(): void {
+    this.send("up", false, () => {
+      this.broken = true;
+      this.masterLost();
+    });
+  }
+
   /** Each side notices in its own time. */
   break(): void {
     if (this.broken) return;

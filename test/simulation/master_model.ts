@@ -1,3 +1,4 @@
+import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import type { JobSpec } from "../../internal/model/job.ts";
 import type { Event } from "../../internal/scheduler/events.ts";
 import { type Batch, type Effect, Outbox } from "../../internal/scheduler/outbox.ts";
@@ -138,7 +139,7 @@ export class MasterModel {
     if (mode.committing || this.mode !== mode) return;
     const batch = mode.outbox.next();
     if (batch === undefined) return;
-    if (this.acknowledgeBeforeCommit) this.perform(mode, batch.effects);
+    if (this.acknowledgeBeforeCommit) this.perform(mode, batch);
     if (batch.writes.length === 0) return this.released(mode, batch);
     mode.committing = true;
     this.commit(mode, batch);
@@ -163,15 +164,15 @@ export class MasterModel {
 
   private released(mode: Leading, batch: Batch): void {
     if (this.world.nowMs >= mode.validUntilMs) return this.demote();
-    if (!this.acknowledgeBeforeCommit) this.perform(mode, batch.effects);
+    if (!this.acknowledgeBeforeCommit) this.perform(mode, batch);
     this.pump(mode);
   }
 
-  private perform(mode: Leading, effects: Effect[]): void {
-    for (const effect of effects) this.performOne(mode, effect);
+  private perform(mode: Leading, { effects, writes }: Batch): void {
+    for (const effect of effects) this.performOne(mode, effect, writes);
   }
 
-  private performOne(mode: Leading, effect: Effect): void {
+  private performOne(mode: Leading, effect: Effect, commit: RecordWrite[]): void {
     const later = (minMs: number, maxMs: number, work: () => void) =>
       this.world.after(this.world.between(minMs, maxMs), () =>
         this.whenAwake(() => this.mode === mode && work()),
@@ -180,7 +181,8 @@ export class MasterModel {
       case "send": {
         const link = this.links.get(effect.session);
         if (link === undefined) return;
-        if (effect.message.kind === "grant") this.history.granted(effect.message.assignment);
+        if (effect.message.kind === "grant")
+          this.history.granted(effect.message.assignment, commit);
         return link.send("down", true, () => link.toWorker(effect.message));
       }
       case "close":

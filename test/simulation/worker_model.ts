@@ -115,6 +115,7 @@ export class WorkerModel {
         return this.link?.break();
       case "left":
         this.alive = false;
+        this.link?.close();
     }
   }
 
