@@ -8,6 +8,7 @@ import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
 import { advance } from "./job_stages.ts";
 import { findTask, recordDone, removeAttempt, revoke, revokeMessage, send } from "./leases.ts";
+import { put } from "./record_writes.ts";
 import {
   type Attempt,
   type Job,
@@ -78,8 +79,7 @@ export function completed(
       output: message.output,
       stats: message.stats,
     };
-    const recordKey = key.done(job.record.id, taskId(task.kind, task.index));
-    out.push({ kind: "put", writes: [{ key: recordKey, value: JSON.stringify(done) }] });
+    out.push(put(key.done(job.record.id, taskId(task.kind, task.index)), done));
     recordDone(job, phase, task, done);
     for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
     send(worker, { kind: "settled", attempt: message.attempt, won: true }, out);
@@ -195,10 +195,7 @@ function chargeTask(
     first: task.firstError,
     last: task.lastError,
   };
-  out.push({
-    kind: "put",
-    writes: [{ key: key.fails(job.record.id, id), value: JSON.stringify(fails) }],
-  });
+  out.push(put(key.fails(job.record.id, id), fails));
 }
 
 /** Undefined: try again. Otherwise why not ("" when the error says it all). */

@@ -49,7 +49,7 @@ function putPlan(job: Job, plan: Plan, out: Command[]): void {
   });
 }
 
-export function queueAll(phase: Phase): void {
+function queueAll(phase: Phase): void {
   for (const task of phase.tasks) if (task.state.kind === "pending") phase.ready.push(task.index);
 }
 
@@ -73,9 +73,22 @@ export function advance(state: State, job: Job, at: At, out: Command[]): void {
     advance(state, job, at, out);
     return;
   }
+  beginCommit(job, out);
+}
+
+/** The point of no return (S5), recorded before anything becomes visible. */
+export function beginCommit(job: Job, out: Command[]): void {
   job.stage = { kind: "committing" };
   out.push(put(key.committing(job.record.id), {}));
   publish(job, out);
+}
+
+/** Ends a job's wait after a takeover: what is still pending may be granted. */
+export function release(job: Job): void {
+  const phase = currentPhase(job);
+  if (!job.held || phase === undefined) return;
+  job.held = false;
+  queueAll(phase);
 }
 
 export function segmentsOf(job: Job): Segments[] {

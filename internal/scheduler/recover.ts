@@ -12,7 +12,7 @@ import {
 import type { Split } from "../model/task.ts";
 import type { Command } from "./events.ts";
 import { endJob, sweep } from "./job_end.ts";
-import { publish, queueAll, segmentsOf } from "./job_stages.ts";
+import { beginCommit, publish, release, segmentsOf } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
 import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
 import { newWorker } from "./workers.ts";
@@ -50,6 +50,7 @@ export function recover(
   }
   const ordered = [...stored.entries()].toSorted(([, a], [, b]) => orderOf(a) - orderOf(b));
   for (const [, job] of ordered) recoverJob(state, job, at, out);
+  // Nobody can be running anything: no reason to wait.
   if (state.hold === undefined) for (const job of state.jobs.values()) release(job);
   return { state, commands: out };
 }
@@ -143,10 +144,7 @@ function recoverStage(job: Job, out: Command[]): void {
     if (job.reduce.done < job.reduce.tasks.length) return;
   }
   // Its last task was recorded, its `committing` was not.
-  job.stage = { kind: "committing" };
-  const key = `job/${job.record.id}/committing`;
-  out.push({ kind: "put", writes: [{ key, value: "{}" }] });
-  publish(job, out);
+  beginCommit(job, out);
 }
 
 function recoverTasks(job: Job, stored: Stored): string | undefined {
@@ -197,11 +195,4 @@ function joinChunks(chunks: SplitRecord[] | undefined): Split | undefined {
     split.push(...chunk.ranges);
   }
   return split;
-}
-
-/** Nobody can be running anything: no reason to wait. */
-function release(job: Job): void {
-  if (!job.held) return;
-  job.held = false;
-  queueAll(job.stage.kind === "reduce" ? job.reduce : job.map);
 }

@@ -2,8 +2,9 @@ import { key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
 import { loseAttempt } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
-import { queueAll } from "./job_stages.ts";
+import { release } from "./job_stages.ts";
 import { findTask, openLease, revokeMessage, send } from "./leases.ts";
+import { put } from "./record_writes.ts";
 import type { State, Worker } from "./state.ts";
 
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
@@ -21,10 +22,7 @@ export function hello(
   if (worker === undefined) {
     worker = newWorker(message.worker);
     state.workers.set(id, worker);
-    out.push({
-      kind: "put",
-      writes: [{ key: key.worker(id), value: JSON.stringify(worker.info) }],
-    });
+    out.push(put(key.worker(id), worker.info));
   } else if (worker.session !== undefined) {
     out.push({ kind: "close", worker: id, session: worker.session });
   }
@@ -148,11 +146,5 @@ export function liftHold(state: State, atMs: number): void {
   state.hold = undefined;
   for (const worker of state.workers.values())
     if (hold.expected.has(worker.info.id)) worker.awayUntilMs = atMs;
-  for (const job of state.jobs.values()) {
-    if (job.stage.kind !== "map" && job.stage.kind !== "reduce") continue;
-    const phase = job.stage.kind === "map" ? job.map : job.reduce;
-    if (!job.held) continue;
-    job.held = false;
-    queueAll(phase);
-  }
+  for (const job of state.jobs.values()) release(job);
 }
