@@ -57,7 +57,12 @@ const workerSchema = z.object({
   MR_SORT_MB: z.coerce.number().int().min(1).max(4_096).default(64),
   MR_LINE_MB: z.coerce.number().int().min(1).max(1_024).default(256),
   MR_SCRATCH_DIR: text.default(join(tmpdir(), "mr-worker")),
-  MR_GRACE_MS: ms.default(20_000),
+  /** 0: running attempts are handed back at once. */
+  MR_GRACE_MS: z.coerce.number().int().min(0).default(0),
+  /** Limits of one run of a script, with all it starts; 0: none. */
+  MR_SCRIPT_MEMORY_MB: z.coerce.number().int().min(0).optional(),
+  MR_SCRIPT_PROCESSES: z.coerce.number().int().min(0).default(256),
+  MR_SCRIPT_OUTPUT_MB: z.coerce.number().int().min(0).default(102_400),
 });
 
 const proxySchema = z.object({

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
-import { hostname } from "node:os";
+import { hostname, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
@@ -13,6 +13,13 @@ import { createLogger, type ServerProcess } from "../common/run_process.ts";
 import type { SlotData } from "./slot.ts";
 
 const MB = 1024 * 1024;
+
+/** A slot's share of the memory that this machine, or this container, has. */
+function fairMemory(slots: number): number {
+  const constrained = process.constrainedMemory();
+  const total = constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+  return Math.max(256 * MB, Math.floor((total * 0.9) / slots));
+}
 
 /** One worker: a session with the leader, a thread per slot, a scratch folder of its own. */
 export class WorkerProcess implements ServerProcess {
@@ -45,6 +52,14 @@ export class WorkerProcess implements ServerProcess {
         scratch: this.scratch,
         sortBytes: config.MR_SORT_MB * MB,
         lineBytesMax: config.MR_LINE_MB * MB,
+        limits: {
+          memoryBytes:
+            config.MR_SCRIPT_MEMORY_MB === undefined
+              ? fairMemory(config.MR_SLOTS)
+              : config.MR_SCRIPT_MEMORY_MB * MB,
+          processes: config.MR_SCRIPT_PROCESSES,
+          outputBytes: config.MR_SCRIPT_OUTPUT_MB * MB,
+        },
       },
     };
     this.worker = new Worker({

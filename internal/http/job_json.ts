@@ -20,6 +20,7 @@ export function jobJson(job: JobView): Record<string, unknown> {
     reduce: phaseJson(job.reduce),
     counters: job.counters,
     attempts: { failed: job.attemptsFailed, lost: job.attemptsLost },
+    bad_records: job.badRecords,
     output: job.output,
     submitted_at: time(job.submittedAtMs),
     started_at: time(job.startedAtMs),

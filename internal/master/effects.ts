@@ -1,5 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { MrError, messageOf } from "../model/errors.ts";
+import { failurePoint } from "../model/failure_point.ts";
+import type { JobId } from "../model/ids.ts";
 import { isCompressed, isUnreadable } from "../model/input_format.ts";
 import { LIMIT, type TaskView } from "../model/job.ts";
 import type { Logger } from "../model/logger.ts";
@@ -83,14 +85,21 @@ export class StorageEffects {
     await this.insist(
       `publishing ${job}`,
       async () => {
-        await inLanes(receipts, (receipt) => this.store.publish(receipt));
+        await inLanes(receipts, async (receipt) => {
+          await failurePoint("master.publish.before-part");
+          await this.store.publish(receipt);
+          await failurePoint("master.publish.after-part");
+        });
+        await failurePoint("master.publish.before-marker");
         await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
+        await failurePoint("master.publish.after-marker");
       },
       true,
     );
   }
 
   async sweep({ job, what, tasks }: Of<"sweep">): Promise<void> {
+    await failurePoint("master.sweep.before");
     if (tasks.length > 0) await this.archive(job.id, tasks);
     await this.insist(
       `sweeping ${job.id}`,
@@ -102,6 +111,15 @@ export class StorageEffects {
       },
       true,
     );
+  }
+
+  /** Jobs of which there are objects in dfs-intermediate. */
+  async collect(): Promise<JobId[]> {
+    const jobs = new Set<JobId>();
+    if (!(await this.store.containerExists(CONTAINER.intermediate))) return [];
+    for await (const { name } of this.store.list(CONTAINER.intermediate))
+      jobs.add(name.slice(0, name.indexOf("/")));
+    return [...jobs];
   }
 
   private async deleteAll(container: string, prefix: string): Promise<void> {

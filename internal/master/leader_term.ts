@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Leadership, RecordWrite } from "../model/coordinator.ts";
 import { MrError, messageOf } from "../model/errors.ts";
+import { failurePoint } from "../model/failure_point.ts";
 import type { JobId, WorkerId } from "../model/ids.ts";
 import { isFinal, type JobView } from "../model/job.ts";
 import type { Logger } from "../model/logger.ts";
@@ -28,6 +29,8 @@ export interface TermOptions {
 }
 
 const TICK_MS = 250;
+/** A question whose answer cannot be made durable in this time is answered `unavailable`. */
+const ANSWER_MS = 10_000;
 
 /**
  * One term of leadership: events go one at a time through the pure core, and its
@@ -47,6 +50,8 @@ export class LeaderTerm {
   private sessions = 0;
   private questions = 0;
   private pumping = false;
+  /** Why nothing can be recorded just now. */
+  private trouble: string | undefined;
 
   constructor(options: TermOptions) {
     this.options = options;
@@ -95,9 +100,13 @@ export class LeaderTerm {
   private async commit(writes: RecordWrite[]): Promise<void> {
     for (let tries = 0; !this.end.signal.aborted; tries += 1) {
       try {
-        return await this.options.leadership.commit(writes);
+        await failurePoint("master.commit.before");
+        await this.options.leadership.commit(writes);
+        this.trouble = undefined;
+        return await failurePoint("master.commit.after");
       } catch (error) {
         if (!MrError.is(error, "unavailable")) throw error;
+        this.trouble = messageOf(error);
         this.options.logger.warn({ tries, error: messageOf(error) }, "commit failed; repeating it");
         await delay(Math.min(1_000, 50 * 2 ** tries));
       }
@@ -117,6 +126,7 @@ export class LeaderTerm {
   private perform(effect: Effect): void {
     switch (effect.kind) {
       case "send":
+        this.logGrant(effect);
         return this.links.get(effect.session)?.send(effect.message);
       case "close":
         return this.links.get(effect.session)?.close();
@@ -129,6 +139,10 @@ export class LeaderTerm {
         return this.wake(effect.job);
       case "plan":
         return this.background(this.plan(effect));
+      case "collect":
+        return this.background(
+          this.effects.collect().then((jobs) => this.post({ kind: "collected", jobs })),
+        );
       case "publish":
         return this.background(
           this.effects
@@ -140,6 +154,12 @@ export class LeaderTerm {
           this.effects.sweep(effect).then(() => this.post({ kind: "swept", job: effect.job.id })),
         );
     }
+  }
+
+  private logGrant({ worker, message }: Extract<Effect, { kind: "send" }>): void {
+    if (message.kind !== "grant") return;
+    const { attempt } = message.assignment;
+    this.options.logger.debug({ attempt, worker }, "granted");
   }
 
   /** These end with the term, if not before; they report failures themselves. */
@@ -173,11 +193,24 @@ export class LeaderTerm {
     this.questions += 1;
     const reply = this.questions;
     const answer = await new Promise<Answer>((resolve) => {
-      this.waiting.set(reply, resolve);
+      const timer = setTimeout(() => {
+        this.waiting.delete(reply);
+        resolve({ kind: "error", error: this.notRecorded() });
+      }, ANSWER_MS);
+      this.waiting.set(reply, (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
       this.post({ ...question, reply } as NewEvent);
     });
     if (answer.kind === "error") throw answer.error;
     return answer;
+  }
+
+  /** What was asked may still come to be; asking again does no harm. */
+  private notRecorded(): MrError {
+    const why = this.trouble === undefined ? "" : ` (${this.trouble})`;
+    return new MrError("unavailable", `the coordinator takes no writes just now${why}; try again`);
   }
 
   async query<K extends Answer["kind"]>(

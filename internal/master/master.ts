@@ -2,6 +2,7 @@ import { randomInt } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Coordinator, LeaderInfo, LeaderRecord } from "../model/coordinator.ts";
 import { MrError, messageOf } from "../model/errors.ts";
+import { failurePoint } from "../model/failure_point.ts";
 import { type JobId, jobId } from "../model/ids.ts";
 import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
@@ -65,6 +66,7 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
       const records: { key: string; value: string }[] = [];
       for (const prefix of ["job/", "worker/"])
         for await (const record of coordinator.list(prefix)) records.push(record);
+      await failurePoint("master.takeover.read");
       const at = { atMs: performance.now(), wallMs: Date.now() };
       const { state, commands } = recover(scheduler, leadership.epoch, records, at);
       this.term = new LeaderTerm({ leadership, state, commands, store, logger });

@@ -15,6 +15,8 @@ export const LIMIT = {
   rangesPerTask: 20_000,
   /** Distinct names; what a task counts beyond them is dropped, so that the report stays small. */
   countersPerJob: 500,
+  /** Input records that a job may set aside. */
+  badRecords: 100_000,
   /** Input blobs of one job. */
   inputBlobs: 1_000_000,
 } as const;
@@ -112,6 +114,7 @@ export const jobRequestSchema = z
     from: z.string().refine(isJobId, "the id of a job is expected").optional(),
     priority: z.int().min(-100).max(100).default(0),
     max_attempts: z.int().min(1).max(100).default(4),
+    max_bad_records: count(LIMIT.badRecords).default(0),
   })
   .superRefine((request, ctx) => {
     const add = (field: string, message: string) =>
@@ -235,6 +238,8 @@ export interface JobView {
   error: JobError | undefined;
   attemptsFailed: number;
   attemptsLost: number;
+  /** Input records that were set aside. */
+  badRecords: number;
 }
 
 export interface TaskView {

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MrError, messageOf } from "./errors.ts";
 import { FAILURE_CLASSES, type JobSpec } from "./job.ts";
-import { inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
+import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
 
 /**
  * What the coordinator keeps. Keys:
@@ -11,6 +11,8 @@ import { inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
  *   job/ID/planned
  *   job/ID/done/m-00003      the winner of a task, once
  *   job/ID/fails/m-00003     failure counts
+ *   job/ID/lost/m-00003      instead of `done`: its output was lost, and what it was
+ *   job/ID/stale             reduce attempts up to this grant rest on an output that was lost
  *   job/ID/committing        from here on the job can only succeed
  *   job/ID/report            the end; whatever else the job has is swept
  *   worker/ID                a worker with a session, so that a successor knows whom to expect
@@ -58,6 +60,7 @@ export const schemas = {
     worker: z.string(),
     output: taskOutputSchema,
     stats: taskStatsSchema,
+    bad: badRecordsSchema.optional(),
   }),
   fails: z.strictObject({
     user: z.int().min(0),
@@ -66,6 +69,8 @@ export const schemas = {
     first: jobError.optional(),
     last: z.string(),
   }),
+  lost: z.strictObject({ digest: z.string() }),
+  stale: z.strictObject({ epoch: z.int(), grant: z.int() }),
   committing: z.strictObject({}),
   report: z.strictObject({
     record: jobRecordSchema,
@@ -80,6 +85,7 @@ export const schemas = {
     error: jobError.optional(),
     attemptsFailed: z.number(),
     attemptsLost: z.number(),
+    badRecords: z.number(),
   }),
   worker: z.strictObject({
     id: z.string(),
@@ -96,6 +102,8 @@ export type SplitRecord = RecordOf<"split">;
 export type PlannedRecord = RecordOf<"planned">;
 export type DoneRecord = RecordOf<"done">;
 export type FailsRecord = RecordOf<"fails">;
+export type LostRecord = RecordOf<"lost">;
+export type StaleRecord = RecordOf<"stale">;
 export type ReportRecord = RecordOf<"report">;
 
 export const key = {
@@ -106,6 +114,8 @@ export const key = {
   planned: (job: string) => `job/${job}/planned`,
   done: (job: string, task: string) => `job/${job}/done/${task}`,
   fails: (job: string, task: string) => `job/${job}/fails/${task}`,
+  lost: (job: string, task: string) => `job/${job}/lost/${task}`,
+  stale: (job: string) => `job/${job}/stale`,
   committing: (job: string) => `job/${job}/committing`,
   report: (job: string) => `job/${job}/report`,
   worker: (worker: string) => `worker/${worker}`,

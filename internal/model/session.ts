@@ -1,19 +1,34 @@
 import type { AttemptId } from "./ids.ts";
 import type { FailureClass } from "./job.ts";
-import type { Assignment, AttemptProgress, TaskOutput, TaskStats, WorkerInfo } from "./task.ts";
+import type {
+  Assignment,
+  AttemptProgress,
+  BadRecords,
+  TaskOutput,
+  TaskStats,
+  WorkerInfo,
+} from "./task.ts";
 
 /** What a worker says on its stream. `hello` comes first and once. */
 export type WorkerMessage =
   | { kind: "hello"; worker: WorkerInfo; attempts: AttemptId[] }
   | { kind: "ready"; free: number; grantsSeen: number }
   | { kind: "heartbeat"; seq: number; attempts: AttemptProgress[] }
-  | { kind: "completed"; attempt: AttemptId; output: TaskOutput; stats: TaskStats }
+  | {
+      kind: "completed";
+      attempt: AttemptId;
+      output: TaskOutput;
+      stats: TaskStats;
+      bad?: BadRecords | undefined;
+    }
   | {
       kind: "failed";
       attempt: AttemptId;
       class: FailureClass;
       message: string;
       logTail: string;
+      /** Map attempts whose outputs could not be read whole. */
+      lostOutputs: AttemptId[];
     }
   | { kind: "goodbye" };
 

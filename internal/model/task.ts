@@ -21,6 +21,8 @@ export const segmentsSchema = z.strictObject({
   object: z.string(),
   size: z.int().min(0),
   indexOffset: z.int().min(0),
+  /** Of the pairs, whatever their order: equal where two attempts made the same. */
+  digest: z.string(),
 });
 export type Segments = z.infer<typeof segmentsSchema>;
 
@@ -38,6 +40,13 @@ export const taskOutputSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("part"), receipt: receiptSchema }),
 ]);
 export type TaskOutput = z.infer<typeof taskOutputSchema>;
+
+/** Input records that were set aside, and the staged object that holds them. */
+export const badRecordsSchema = z.strictObject({
+  records: z.int().min(1),
+  receipt: receiptSchema,
+});
+export type BadRecords = z.infer<typeof badRecordsSchema>;
 
 export const taskStatsSchema = z.strictObject({
   recordsIn: z.number(),
@@ -66,10 +75,13 @@ export interface TaskJob {
   maps: number;
   reduces: number;
   output: string;
+  /** Input records of the whole job that may be set aside. */
+  badRecordsMax: number;
 }
 
 export type TaskInput =
-  | { kind: "map"; split: Split }
+  /** `narrow`: the mapper has failed on this split; set the records at fault aside. */
+  | { kind: "map"; split: Split; narrow: boolean }
   | { kind: "reduce"; partition: number; sources: Segments[] };
 
 export interface Assignment {
@@ -96,6 +108,17 @@ export interface WorkerInfo {
 export function mapOutputName(attempt: AttemptId): string {
   const slash = attempt.indexOf("/");
   return `${attempt.slice(0, slash)}/map/${attempt.slice(slash + 1).replace("/", "-")}`;
+}
+
+/** The attempt that made a map output. */
+export function attemptOfMapOutput(object: string): AttemptId | undefined {
+  const match = /^([^/]+)\/map\/(m-\d{5})-(\d+-\d+)$/.exec(object);
+  return match === null ? undefined : `${match[1]}/${match[2]}/${match[3]}`;
+}
+
+/** Where below the job's output the bad records of a map task go. */
+export function badRecordsName(task: string): string {
+  return `_bad/${task}`;
 }
 
 /** Where in dfs-logs an attempt's stderr goes. */

@@ -52,6 +52,7 @@ export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   if (message.output !== "") given.output = message.output;
   if (message.from !== "") given.from = message.from;
   if (message.maxAttempts !== 0) given.max_attempts = message.maxAttempts;
+  given.max_bad_records = message.maxBadRecords;
   return parseJobRequest(given);
 }
 
@@ -72,6 +73,7 @@ function storedSpec(message: SpecMessage | undefined): JobSpec {
     from: message?.from ?? "",
     priority: message?.priority ?? 0,
     max_attempts: message?.maxAttempts ?? 0,
+    max_bad_records: message?.maxBadRecords ?? 0,
   };
 }
 
@@ -91,6 +93,7 @@ export function specToMessage(spec: JobSpec) {
     from: spec.from,
     priority: spec.priority,
     maxAttempts: spec.max_attempts,
+    maxBadRecords: spec.max_bad_records,
   };
 }
 
@@ -112,6 +115,7 @@ export function jobToMessage(job: JobView): JobMessage {
     ...(job.error === undefined ? {} : { error: job.error }),
     attemptsFailed: job.attemptsFailed,
     attemptsLost: job.attemptsLost,
+    badRecords: big(job.badRecords),
   });
 }
 
@@ -143,6 +147,7 @@ export function jobFromMessage(message: JobMessage | undefined): JobView {
     },
     attemptsFailed: message.attemptsFailed,
     attemptsLost: message.attemptsLost,
+    badRecords: Number(message.badRecords),
   };
 }
 

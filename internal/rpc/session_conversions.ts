@@ -3,11 +3,20 @@ import { MrError } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import { blobNameFault, containerNameFault } from "../model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
-import type { Assignment, Segments, TaskOutput, TaskStats } from "../model/task.ts";
+import type {
+  Assignment,
+  BadRecords,
+  Receipt,
+  Segments,
+  TaskOutput,
+  TaskStats,
+} from "../model/task.ts";
 import { big, isFailureClass } from "./conversions.ts";
 import {
+  type BadRecords as BadMessage,
   type Grant,
   type TaskOutput as OutputMessage,
+  type Part as PartMessage,
   type Segments as SegmentsMessage,
   type SessionRequest,
   SessionRequestSchema,
@@ -53,10 +62,11 @@ function workerBody(message: WorkerMessage): object {
         attempt: message.attempt,
         output: outputToWire(message.output),
         stats: statsToWire(message.stats),
+        ...(message.bad && { bad: badToWire(message.bad) }),
       };
     case "failed": {
-      const { attempt, class: why, logTail } = message;
-      return { attempt, class: why, message: message.message, logTail };
+      const { attempt, class: why, logTail, lostOutputs } = message;
+      return { attempt, class: why, message: message.message, logTail, lostOutputs };
     }
     case "goodbye":
       return {};
@@ -95,6 +105,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
         attempt: checkAttempt(message.value.attempt),
         output: outputFromWire(message.value.output),
         stats: statsFromWire(message.value.stats),
+        bad: badFromWire(message.value.bad),
       };
     case "failed": {
       const { attempt, class: why, logTail } = message.value;
@@ -105,6 +116,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
         class: why,
         message: message.value.message.slice(0, 2_000),
         logTail: logTail.slice(-8_000),
+        lostOutputs: message.value.lostOutputs.map(checkAttempt),
       };
     }
     case "goodbye":
@@ -170,6 +182,7 @@ function grantToWire({ attempt, job, input }: Assignment): object {
               length: big(range.length),
               size: big(range.size),
             })),
+            narrow: input.narrow,
           },
         }
       : {
@@ -183,13 +196,15 @@ function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
   const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
+  const { badRecordsMax } = job;
   return {
     attempt: checkAttempt(attempt),
-    job: { id, name, command, files, env, conf, maps, reduces, output, scripts },
+    job: { id, name, command, files, env, conf, maps, reduces, output, scripts, badRecordsMax },
     input:
       task.case === "map"
         ? {
             kind: "map",
+            narrow: task.value.narrow,
             split: task.value.ranges.map((range) => ({
               container: range.container,
               name: range.name,
@@ -210,30 +225,49 @@ function grantFromWire(grant: Grant): Assignment {
 function outputToWire(output: TaskOutput): object {
   if (output.kind === "segments")
     return { output: { case: "segments", value: segmentsToWire(output) } };
-  const { container, name, size, token } = output.receipt;
-  return { output: { case: "part", value: { container, name, size: big(size), token } } };
+  return { output: { case: "part", value: partToWire(output.receipt) } };
 }
 
 function outputFromWire(message: OutputMessage | undefined): TaskOutput {
   const output = message?.output;
   if (output?.case === "segments") return segmentsFromWire(output.value);
   if (output?.case !== "part") throw refuse("a completed attempt without output");
-  const { container, name, size, token } = output.value;
+  return { kind: "part", receipt: partFromWire(output.value) };
+}
+
+function partToWire({ container, name, size, token }: Receipt) {
+  return { container, name, size: big(size), token };
+}
+
+function partFromWire({ container, name, size, token }: PartMessage): Receipt {
   const fault = containerNameFault(container) ?? blobNameFault(name);
   if (fault !== undefined || token.length > 2_000) throw refuse(`a bad receipt: ${fault}`);
-  return { kind: "part", receipt: { container, name, size: Number(size), token } };
+  return { container, name, size: Number(size), token };
+}
+
+function badToWire({ records, receipt }: BadRecords) {
+  return { records: big(records), part: partToWire(receipt) };
+}
+
+function badFromWire(message: BadMessage | undefined): BadRecords | undefined {
+  if (message === undefined) return undefined;
+  const records = Number(message.records);
+  if (records < 1 || message.part === undefined)
+    throw refuse("bad records without a number or a place");
+  return { records, receipt: partFromWire(message.part) };
 }
 
 function segmentsToWire(segments: Segments) {
-  const { object, size, indexOffset } = segments;
-  return { object, size: big(size), indexOffset: big(indexOffset) };
+  const { object, size, indexOffset, digest } = segments;
+  return { object, size: big(size), indexOffset: big(indexOffset), digest };
 }
 
 function segmentsFromWire(message: SegmentsMessage): Segments {
-  const { object, size, indexOffset } = message;
+  const { object, size, indexOffset, digest } = message;
   const fault = blobNameFault(object);
   if (fault !== undefined) throw refuse(`a bad object name: ${fault}`);
-  return { kind: "segments", object, size: Number(size), indexOffset: Number(indexOffset) };
+  if (digest.length > 100) throw refuse("a digest that is too long");
+  return { kind: "segments", object, size: Number(size), indexOffset: Number(indexOffset), digest };
 }
 
 function statsToWire(stats: TaskStats) {

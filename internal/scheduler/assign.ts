@@ -80,7 +80,7 @@ function nextTask(
   return undefined;
 }
 
-function byFairness(a: Job, b: Job): number {
+export function byFairness(a: Job, b: Job): number {
   return (
     b.record.spec.priority - a.record.spec.priority ||
     a.running - b.running ||
@@ -103,7 +103,7 @@ function takeReady(phase: Phase, mayRun: (task: Task) => boolean): Task | undefi
   return found;
 }
 
-function grant(
+export function grant(
   state: State,
   job: Job,
   task: Task,
@@ -124,6 +124,12 @@ function grant(
   });
 }
 
+/** A mapper that has failed twice, or has one try left, is no accident: look for the records at fault. */
+function mayNarrow(job: Job, task: Task): boolean {
+  const { max_attempts, max_bad_records } = job.record.spec;
+  return max_bad_records > 0 && task.userFailures >= Math.min(2, max_attempts - 1);
+}
+
 function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
   const { spec } = job.record;
   return {
@@ -139,10 +145,11 @@ function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
       maps: job.map.tasks.length,
       reduces: job.reduce.tasks.length,
       output: outputOf(job.record),
+      badRecordsMax: spec.max_bad_records,
     },
     input:
       task.kind === "map"
-        ? { kind: "map", split: job.splits[task.index] ?? [] }
+        ? { kind: "map", split: job.splits[task.index] ?? [], narrow: mayNarrow(job, task) }
         : { kind: "reduce", partition: task.index, sources: job.sources },
   };
 }

@@ -1,13 +1,15 @@
-import { parseAttemptId, partName, taskId } from "../model/ids.ts";
+import type { RecordWrite } from "../model/coordinator.ts";
+import { type AttemptId, parseAttemptId, partName, taskId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
-import { mapOutputName, type TaskOutput } from "../model/task.ts";
+import { badRecordsName, mapOutputName, type TaskOutput } from "../model/task.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
 import { advance } from "./job_stages.ts";
 import { findTask, recordDone, removeAttempt, revoke, revokeMessage, send } from "./leases.ts";
+import { isStale, loseOutputs, replaceLost, winnersOf } from "./lost_outputs.ts";
 import { put } from "./record_writes.ts";
 import {
   type Attempt,
@@ -57,7 +59,7 @@ export function completed(
   const attempt = state.attempts.get(message.attempt);
   // Another worker's attempt is not this one's to complete.
   if (attempt !== undefined && attempt.worker !== worker.info.id) return;
-  const found = findTask(state, message.attempt);
+  const found = findCurrent(state, message.attempt);
   if (found !== undefined && !isExpectedOutput(found.job, message)) {
     const reason = { class: "infra" as const, message: "handed in a wrong output", logTail: "" };
     if (attempt !== undefined) endAttempt(state, attempt, reason, at, out);
@@ -78,15 +80,40 @@ export function completed(
       worker: worker.info.id,
       output: message.output,
       stats: message.stats,
+      bad: message.bad,
     };
-    out.push(put(key.done(job.record.id, taskId(task.kind, task.index)), done));
+    const writes: RecordWrite[] =
+      task.lostDigest === undefined
+        ? []
+        : replaceLost(state, job, task, digestOf(message.output), out);
+    const name = key.done(job.record.id, taskId(task.kind, task.index));
+    writes.push({ key: name, value: JSON.stringify(done) });
+    out.push({ kind: "put", writes });
     recordDone(job, phase, task, done);
     for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
     send(worker, { kind: "settled", attempt: message.attempt, won: true }, out);
     out.push({ kind: "changed", job: job.record.id });
-    advance(state, job, at, out);
+    if (job.badRecords > job.record.spec.max_bad_records) tooManyBad(state, job, at, out);
+    else advance(state, job, at, out);
   }
   if (attempt !== undefined) sweepIfDrained(state, attempt.job, out);
+}
+
+/** The task of an attempt, unless what it rests on is no more. */
+function findCurrent(state: State, id: AttemptId) {
+  const found = findTask(state, id);
+  return found === undefined || isStale(found.job, id) ? undefined : found;
+}
+
+function digestOf(output: TaskOutput): string {
+  return output.kind === "segments" ? output.digest : "";
+}
+
+function tooManyBad(state: State, job: Job, at: At, out: Command[]): void {
+  const { max_bad_records } = job.record.spec;
+  const message = `the mapper fails on ${job.badRecords} records of the input; max_bad_records allows ${max_bad_records}`;
+  const error = { class: "user", message, task: "", attempt: "", logTail: "" };
+  endJob(state, job, { state: "failed", error }, at, out);
 }
 
 /**
@@ -108,6 +135,14 @@ export function failed(
 ): void {
   const attempt = state.attempts.get(message.attempt);
   if (attempt === undefined || attempt.worker !== worker.info.id) return;
+  const job = state.jobs.get(attempt.job);
+  const lost = job === undefined || attempt.revoked ? [] : winnersOf(job, message.lostOutputs);
+  if (job !== undefined && lost.length > 0) {
+    // Neither the script's fault nor this worker's.
+    endAttempt(state, attempt, { ...message, class: "preempted" }, at, out);
+    loseOutputs(state, job, lost, at, out);
+    return;
+  }
   if (message.class === "infra") countLoss(state, worker, at.atMs);
   if (message.class === "user") worker.losses = 0;
   endAttempt(state, attempt, message, at, out);
@@ -242,6 +277,13 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
   const name = parseAttemptId(message.attempt);
   if (name === undefined) return false;
   const output: TaskOutput = message.output;
+  if (message.bad !== undefined) {
+    const { receipt } = message.bad;
+    const place = locationOf(outputOf(job.record));
+    const bad = joinName(place.prefix, badRecordsName(name.task));
+    if (name.kind !== "map" || receipt.container !== place.container || receipt.name !== bad)
+      return false;
+  }
   if (name.kind === "map" && job.reduce.tasks.length > 0)
     return output.kind === "segments" && output.object === mapOutputName(message.attempt);
   if (output.kind !== "part") return false;

@@ -22,6 +22,8 @@ export type Event = { atMs: number; wallMs: number } & (
   | { kind: "plan-failed"; job: JobId; message: string }
   | { kind: "published"; job: JobId }
   | { kind: "swept"; job: JobId }
+  /** Jobs of which there are objects in dfs-intermediate. */
+  | { kind: "collected"; jobs: JobId[] }
   | { kind: "worker-message"; worker: WorkerId; session: number; message: WorkerMessage }
   | { kind: "worker-disconnected"; worker: WorkerId; session: number }
   | { kind: "tick" }
@@ -60,6 +62,8 @@ export type Command =
   | { kind: "plan"; job: JobRecord }
   | { kind: "publish"; job: JobId; receipts: Receipt[]; marker: Marker }
   | { kind: "sweep"; job: JobRecord; what: SweepScope; tasks: TaskView[] }
+  /** Look for objects that no job needs any more. */
+  | { kind: "collect" }
   /** Somebody may want to look at the job again. */
   | { kind: "changed"; job: JobId };
 

@@ -1,10 +1,9 @@
-import { COMMIT_RECORDS_MAX, type RecordWrite } from "../model/coordinator.ts";
 import { type JobId, taskId } from "../model/ids.ts";
 import type { JobError } from "../model/job.ts";
 import { key, type ReportRecord } from "../model/records.ts";
 import type { Command, Event } from "./events.ts";
 import { revoke } from "./leases.ts";
-import { chunksOf, put } from "./record_writes.ts";
+import { chunksOf, deleteKeys, put } from "./record_writes.ts";
 import { type Job, newJob, type State, stateOf } from "./state.ts";
 import { reportOf, viewTasks } from "./views.ts";
 
@@ -29,7 +28,7 @@ export function endJob(
   sweepIfDrained(state, job.record.id, out);
 }
 
-/** S7. The map phase's objects are its result and stay. */
+/** S7. */
 export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
   const job = state.jobs.get(id);
   if (job?.stage.kind !== "ended" || job.stage.cleanup !== "draining") return;
@@ -40,9 +39,7 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
 }
 
 export function sweep(state: State, job: Job, out: Command[]): void {
-  const succeeded = stateOf(job) === "succeeded";
-  const isResult = succeeded && job.record.spec.phase === "map";
-  const what = { intermediate: !isResult, logs: false };
+  const what = { intermediate: !isMapResult(job), logs: false };
   out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
 }
 
@@ -67,6 +64,7 @@ function endedStage(report: ReportRecord): Job["stage"] {
 function keysOf(job: Job): string[] {
   const { id } = job.record;
   const keys = [key.spec(id), key.planned(id), key.committing(id)];
+  if (job.stale !== undefined) keys.push(key.stale(id));
   job.splits.forEach((split, index) => {
     const chunks = chunksOf(split);
     for (let chunk = 0; chunk < chunks; chunk += 1)
@@ -77,17 +75,9 @@ function keysOf(job: Job): string[] {
       const name = taskId(task.kind, task.index);
       if (task.state.kind === "done") keys.push(key.done(id, name));
       if (task.userFailures > 0) keys.push(key.fails(id, name));
+      if (task.lostDigest !== undefined) keys.push(key.lost(id, name));
     }
   return keys;
-}
-
-function deleteKeys(keys: string[], out: Command[]): void {
-  for (let from = 0; from < keys.length; from += COMMIT_RECORDS_MAX) {
-    const writes: RecordWrite[] = keys
-      .slice(from, from + COMMIT_RECORDS_MAX)
-      .map((name) => ({ key: name, value: undefined }));
-    out.push({ kind: "put", writes });
-  }
 }
 
 /** Forgets the oldest ended jobs, never one that a waiting reduce phase reads. */
@@ -110,4 +100,31 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
     const what = { intermediate: true, logs: true };
     out.push({ kind: "sweep", job: job.record, what, tasks: [] });
   }
+}
+
+/** From time to time: what a worker has made after its job was swept must not stay. */
+export function collectLeftovers(state: State, atMs: number, out: Command[]): void {
+  state.collectAtMs ??= atMs + state.config.collectMs;
+  if (atMs < state.collectAtMs) return;
+  state.collectAtMs = atMs + state.config.collectMs;
+  out.push({ kind: "collect" });
+}
+
+/**
+ * Jobs of which there are objects in dfs-intermediate. Those of jobs that are not
+ * known here are left alone: they may be another cluster's.
+ */
+export function sweepLeftovers(state: State, jobs: JobId[], out: Command[]): void {
+  for (const id of jobs) {
+    const job = state.jobs.get(id);
+    if (job?.stage.kind !== "ended" || job.stage.cleanup !== "done") continue;
+    if (isMapResult(job)) continue;
+    const what = { intermediate: true, logs: false };
+    out.push({ kind: "sweep", job: job.record, what, tasks: [] });
+  }
+}
+
+/** The objects of a map phase that succeeded are its result, and stay until it expires. */
+function isMapResult(job: Job): boolean {
+  return stateOf(job) === "succeeded" && job.record.spec.phase === "map";
 }

@@ -31,7 +31,9 @@ export function planned(state: State, event: Of<"planned">, out: Command[]): voi
 function putPlan(job: Job, plan: Plan, out: Command[]): void {
   const { id } = job.record;
   if (plan.kind === "done") {
-    plan.done.forEach((done, index) => {
+    plan.done.forEach((made, index) => {
+      // What its maker set aside lies with that job's result.
+      const done = { ...made, bad: undefined };
       out.push(put(key.done(id, taskId("map", index)), done));
       const task = job.map.tasks[index];
       if (task !== undefined) recordDone(job, job.map, task, done);
@@ -105,6 +107,8 @@ export function publish(job: Job, out: Command[]): void {
   const receipts: Receipt[] = winners(results).flatMap((done) =>
     done.output.kind === "part" ? done.output.receipt : [],
   );
+  if (job.record.spec.phase !== "reduce")
+    for (const { bad } of winners(job.map)) if (bad !== undefined) receipts.push(bad.receipt);
   out.push({ kind: "publish", job: job.record.id, receipts, marker: markerOf(job) });
 }
 

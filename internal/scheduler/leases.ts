@@ -32,6 +32,7 @@ export function openLease(
     kind: task.kind,
     index: task.index,
     worker: worker.info.id,
+    startedAtMs: atMs,
     deadlineMs: atMs + state.config.leaseMs,
     revoked: false,
     bytesIn: 0,
@@ -46,11 +47,42 @@ export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord)
   phase.done += 1;
   phase.bytesIn += done.stats.bytesIn;
   phase.recordsIn += done.stats.recordsIn;
-  phase.outputBytes +=
-    done.output.kind === "segments" ? done.output.indexOffset : done.output.receipt.size;
+  phase.outputBytes += outputBytes(done);
+  phase.wallMs.splice(rankOf(phase.wallMs, done.stats.wallMs), 0, done.stats.wallMs);
+  job.badRecords += done.bad?.records ?? 0;
   for (const [name, value] of Object.entries(done.stats.counters))
     if (job.counters.has(name) || job.counters.size < LIMIT.countersPerJob)
       job.counters.set(name, addCounter(job.counters.get(name), value));
+}
+
+/** Takes a result out of the books again: its output, or one it rests on, is lost. */
+export function forgetDone(job: Job, phase: Phase, task: Task): void {
+  if (task.state.kind !== "done") return;
+  const { done } = task.state;
+  task.state = { kind: "pending" };
+  phase.done -= 1;
+  phase.bytesIn -= done.stats.bytesIn;
+  phase.recordsIn -= done.stats.recordsIn;
+  phase.outputBytes -= outputBytes(done);
+  phase.wallMs.splice(rankOf(phase.wallMs, done.stats.wallMs), 1);
+  job.badRecords -= done.bad?.records ?? 0;
+  for (const [name, value] of Object.entries(done.stats.counters))
+    if (job.counters.has(name)) job.counters.set(name, addCounter(job.counters.get(name), -value));
+}
+
+function outputBytes({ output }: DoneRecord): number {
+  return output.kind === "segments" ? output.indexOffset : output.receipt.size;
+}
+
+/** Where a value stands, or belongs, in an ascending list. */
+function rankOf(list: number[], value: number): number {
+  let [low, high] = [0, list.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((list[middle] as number) < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */

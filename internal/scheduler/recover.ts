@@ -5,9 +5,11 @@ import {
   decodeRecord,
   type FailsRecord,
   type JobRecord,
+  type LostRecord,
   type PlannedRecord,
   type ReportRecord,
   type SplitRecord,
+  type StaleRecord,
 } from "../model/records.ts";
 import type { Split } from "../model/task.ts";
 import type { Command } from "./events.ts";
@@ -27,6 +29,8 @@ interface Stored {
   splits: Map<string, SplitRecord[]>;
   done: Map<string, DoneRecord>;
   fails: Map<string, FailsRecord>;
+  lost: Map<string, LostRecord>;
+  stale?: StaleRecord;
   fault?: string;
 }
 
@@ -75,7 +79,14 @@ function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): voi
   const [, id = "", kind = "", task = "", chunk = ""] = key.split("/");
   let job = all.get(id);
   if (job === undefined) {
-    job = { keys: [], committing: false, splits: new Map(), done: new Map(), fails: new Map() };
+    job = {
+      keys: [],
+      committing: false,
+      splits: new Map(),
+      done: new Map(),
+      fails: new Map(),
+      lost: new Map(),
+    };
     all.set(id, job);
   }
   if (kind !== "report") job.keys.push(key);
@@ -86,6 +97,8 @@ function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): voi
     else if (kind === "report") job.report = decodeRecord("report", key, value);
     else if (kind === "done") job.done.set(task, decodeRecord("done", key, value));
     else if (kind === "fails") job.fails.set(task, decodeRecord("fails", key, value));
+    else if (kind === "lost") job.lost.set(task, decodeRecord("lost", key, value));
+    else if (kind === "stale") job.stale = decodeRecord("stale", key, value);
     else if (kind === "split") {
       const chunks = job.splits.get(task) ?? [];
       chunks[Number(chunk)] = decodeRecord("split", key, value);
@@ -175,6 +188,13 @@ function recoverTasks(job: Job, stored: Stored): string | undefined {
     task.lastError = fails.last;
     job.attemptsFailed += fails.user;
   }
+  for (const [name, { digest }] of stored.lost) {
+    const task = taskOf(job, name);
+    if (task === undefined) return `a loss is recorded for ${name}, which is not planned`;
+    task.lostDigest = digest;
+    task.infraFailures += 1;
+  }
+  job.stale = stored.stale;
   return undefined;
 }
 

@@ -1,6 +1,6 @@
 import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
 import { type FailureClass, type JobError, type JobState, LIMIT } from "../model/job.ts";
-import type { DoneRecord, JobRecord, ReportRecord } from "../model/records.ts";
+import type { DoneRecord, JobRecord, ReportRecord, StaleRecord } from "../model/records.ts";
 import type { Segments, Split, WorkerInfo } from "../model/task.ts";
 
 /** Times in milliseconds of the leader's monotonic clock unless a name says otherwise. */
@@ -17,6 +17,11 @@ export interface SchedulerConfig {
   /** Jobs that plan or run at a time; the rest wait as `queued`. */
   activeJobsMax: number;
   queuedJobsMax: number;
+  /** A task that runs longer than this, and than the factor times the median of its phase, is backed up. */
+  backupMinMs: number;
+  backupFactor: number;
+  /** How often objects that no job needs any more are looked for. */
+  collectMs: number;
   /** Ended jobs are forgotten beyond this number, the oldest first, or this age. */
   endedJobsMax: number;
   endedAgeMaxMs: number;
@@ -31,9 +36,12 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   reconnectMs: 3_000,
   backoffMinMs: 500,
   backoffMaxMs: 30_000,
-  infraFailuresMax: 100,
+  infraFailuresMax: 25,
   activeJobsMax: 64,
   queuedJobsMax: LIMIT.queuedJobs,
+  backupMinMs: 1_000,
+  backupFactor: 1.5,
+  collectMs: 20_000,
   endedJobsMax: 1_000,
   endedAgeMaxMs: 7 * 24 * 3_600_000,
   probationLosses: 3,
@@ -51,6 +59,8 @@ export interface State {
   /** Workers to consider for grants, in turn. May hold some without credit. */
   idle: Set<WorkerId>;
   hold: Hold | undefined;
+  /** When to look for leftover objects next; undefined before the first tick. */
+  collectAtMs: number | undefined;
 }
 
 /** After a takeover: tasks that may be running unknown to us wait for their workers to return. */
@@ -75,6 +85,8 @@ export interface Task {
   infraFailures: number;
   firstError: JobError | undefined;
   lastError: string;
+  /** Of its output, which was lost; undefined: none is. */
+  lostDigest: string | undefined;
   /** Workers that failed it; others are tried first. */
   avoid: Set<WorkerId>;
 }
@@ -90,6 +102,8 @@ export interface Phase {
   bytesIn: number;
   recordsIn: number;
   outputBytes: number;
+  /** How long each done task took, in ascending order. */
+  wallMs: number[];
 }
 
 export interface Job {
@@ -109,6 +123,10 @@ export interface Job {
   running: number;
   attemptsFailed: number;
   attemptsLost: number;
+  /** Input records that done tasks have set aside. */
+  badRecords: number;
+  /** Reduce attempts granted up to this one rest on a map output that is no more. */
+  stale: StaleRecord | undefined;
 }
 
 export type Stage =
@@ -131,6 +149,7 @@ export interface Attempt {
   kind: TaskKind;
   index: number;
   worker: WorkerId;
+  startedAtMs: number;
   deadlineMs: number;
   /** Its task no longer counts on it; it lives on until its worker says it is gone. */
   revoked: boolean;
@@ -166,6 +185,7 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     attempts: new Map(),
     idle: new Set(),
     hold: undefined,
+    collectAtMs: undefined,
   };
 }
 
@@ -180,6 +200,7 @@ export function newPhase(kind: TaskKind, size: number): Phase {
     bytesIn: 0,
     recordsIn: 0,
     outputBytes: 0,
+    wallMs: [],
   };
 }
 
@@ -193,6 +214,7 @@ function newTask(kind: TaskKind, index: number): Task {
     infraFailures: 0,
     firstError: undefined,
     lastError: "",
+    lostDigest: undefined,
     avoid: new Set(),
   };
 }
@@ -212,6 +234,8 @@ export function newJob(record: JobRecord): Job {
     running: 0,
     attemptsFailed: 0,
     attemptsLost: 0,
+    badRecords: 0,
+    stale: undefined,
   };
 }
 

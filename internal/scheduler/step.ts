@@ -5,9 +5,11 @@
  *
  * Invariants, cited where they are relied on and checked by the simulation:
  *
- * S1  a task has at most one winner: `done` is entered once and never left.
+ * S1  a task has at most one winner: `done` is entered once, and left only where
+ *     the output is lost or rests on one that is (lost_outputs.ts), recorded as such.
  * S2  an attempt has one live lease, on one worker; a worker never has more
- *     leases than slots it offered.
+ *     leases than slots it offered. A task has at most two attempts that count,
+ *     the second on another worker (stragglers.ts).
  * S3  a task that is not done and whose stage is current is running, ready,
  *     delayed or held: never forgotten.
  * S4  a reduce task is granted only when every map task is done, and its
@@ -21,11 +23,12 @@
 import { assignTasks } from "./assign.ts";
 import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
-import { expireJobs, swept } from "./job_end.ts";
+import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
 import { planFailed, planned, published } from "./job_stages.ts";
 import { cancelJob, startQueued, submitJob } from "./jobs.ts";
 import { answerQuery } from "./queries.ts";
 import type { State } from "./state.ts";
+import { backUpStragglers } from "./stragglers.ts";
 import { disconnected, goodbye, hello, liftHold, ready, removeAwayWorkers } from "./workers.ts";
 
 export function step(state: State, event: Event): Command[] {
@@ -34,6 +37,7 @@ export function step(state: State, event: Event): Command[] {
   if (event.kind !== "query") {
     startQueued(state, out);
     assignTasks(state, event.atMs, out);
+    if (event.kind === "tick") backUpStragglers(state, event.atMs, out);
   }
   return out;
 }
@@ -54,6 +58,8 @@ function handle(state: State, event: Event, out: Command[]): void {
       return published(state, event, out);
     case "swept":
       return swept(state, event.job, out);
+    case "collected":
+      return sweepLeftovers(state, event.jobs, out);
     case "worker-disconnected":
       return disconnected(state, event);
     case "worker-message":
@@ -63,6 +69,7 @@ function handle(state: State, event: Event, out: Command[]): void {
       removeAwayWorkers(state, event.atMs, out);
       liftHold(state, event.atMs);
       wakeDelayed(state, event.atMs);
+      collectLeftovers(state, event.atMs, out);
       return expireJobs(state, event.wallMs, out);
   }
 }

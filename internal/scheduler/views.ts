@@ -31,6 +31,7 @@ export function viewJob(state: State, job: Job): JobView {
     error: undefined,
     attemptsFailed: job.attemptsFailed,
     attemptsLost: job.attemptsLost,
+    badRecords: job.badRecords,
   };
 }
 
@@ -89,6 +90,7 @@ export function reportOf(
     error,
     attemptsFailed: job.attemptsFailed,
     attemptsLost: job.attemptsLost,
+    badRecords: job.badRecords,
   };
 }
 

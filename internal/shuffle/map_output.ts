@@ -24,6 +24,8 @@ export interface MapOutputOptions {
 export class MapOutput {
   records = 0;
   bytes = 0;
+  /** Sums over the hashes of all records: the same for the same records in any order. */
+  private sums = [0, 0];
   private readonly options: MapOutputOptions;
   private readonly spill: SpillFolder;
   private readonly buffer: SortBuffer;
@@ -71,6 +73,7 @@ export class MapOutput {
     let start = from;
     let tab = -1;
     let hash = HASH_SEED;
+    let [sum = 0, mixed = 0] = this.sums;
     for (let i = from; i < chunk.length; i += 1) {
       const byte = chunk[i] as number;
       if (byte !== LF) {
@@ -79,19 +82,23 @@ export class MapOutput {
         continue;
       }
       this.records += 1;
+      const full = tab < 0 ? Math.imul(hash ^ TAB, HASH_PRIME) : hash;
+      sum = (sum + full) | 0;
+      mixed = (mixed + Math.imul(full ^ (full >>> 15), full | 1)) | 0;
       const added =
         tab < 0
-          ? this.addBareKey(chunk, start, i, hash)
+          ? this.addBareKey(chunk, start, i, full)
           : this.buffer.add(chunk, start, i, tab - start, hash);
       if (!added) {
         await this.spillBuffer();
-        if (tab < 0) this.addBareKey(chunk, start, i, hash);
+        if (tab < 0) this.addBareKey(chunk, start, i, full);
         else this.buffer.add(chunk, start, i, tab - start, hash);
       }
       start = i + 1;
       tab = -1;
       hash = HASH_SEED;
     }
+    this.sums = [sum, mixed];
     return start;
   }
 
@@ -100,12 +107,17 @@ export class MapOutput {
     if (this.scratch.length <= length) this.scratch = Buffer.allocUnsafe(length * 2);
     this.scratch.set(chunk.subarray(start, end), 0);
     this.scratch[length] = TAB;
-    const withTab = Math.imul(hash ^ TAB, HASH_PRIME);
-    return this.buffer.add(this.scratch, 0, length + 1, length, withTab);
+    return this.buffer.add(this.scratch, 0, length + 1, length, hash);
   }
 
   private async spillBuffer(): Promise<void> {
     this.runs.push(await this.spill.write((writer) => this.buffer.writeTo(writer)));
+  }
+
+  /** Of all records so far, whatever their order. */
+  get digest(): string {
+    const words = this.sums.map((word) => (word >>> 0).toString(16).padStart(8, "0"));
+    return `${this.records}-${this.bytes}-${words.join("")}`;
   }
 
   /** Writes the run; call once, after the last chunk. */

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { fanInGroups, MERGE_FAN_IN, mergeRuns, type RecordSink } from "./merge.ts";
 import { type IndexEntry, RunCursor, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
-/** Opens one sorted segment, from its first byte. */
-export type OpenSegment = () => AsyncIterable<Uint8Array>;
+/** Opens the verified blocks of one sorted segment, from the first on. */
+export type OpenSegment = () => AsyncIterable<Buffer>;
 
 const READ_BYTES = 256 * 1024;
 
@@ -31,7 +31,7 @@ export class SpillFolder {
     } finally {
       await file.close();
     }
-    return index.map((entry) => () => readFileRange(path, entry));
+    return index.map((entry) => () => readBlocks(readFileRange(path, entry)));
   }
 }
 
@@ -74,5 +74,5 @@ export async function mergeSegments(
 }
 
 function cursorOf(open: OpenSegment): RunCursor {
-  return new RunCursor(readBlocks(open()));
+  return new RunCursor(open());
 }

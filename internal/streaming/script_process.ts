@@ -2,7 +2,17 @@ import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { MrError, messageOf } from "../model/errors.ts";
+import { ProcessTree, processes } from "./process_tree.ts";
 import type { StderrLog } from "./stderr.ts";
+
+/** What one run of a script may take; 0: any amount. */
+export interface ScriptLimits {
+  /** Of the script and all it started together, in bytes. */
+  memoryBytes: number;
+  processes: number;
+  /** Of stdout, and of stderr, in bytes. */
+  outputBytes: number;
+}
 
 export interface ScriptOptions {
   argv: string[];
@@ -12,6 +22,9 @@ export interface ScriptOptions {
   signal: AbortSignal;
   /** Silence after which it is killed, in milliseconds; 0: never. */
   silenceMs: number;
+  limits: ScriptLimits;
+  /** NAME=VALUE in `env` that no other script has. */
+  mark: string;
   log: StderrLog;
   /** Takes stdout; the script waits while this does. */
   onOutput: (chunk: Buffer) => Promise<void>;
@@ -20,7 +33,8 @@ export interface ScriptOptions {
 export interface ScriptEnd {
   code: number | null;
   signal: NodeJS.Signals | null;
-  silent: boolean;
+  /** The limit it was killed for, in words. */
+  over: string | undefined;
 }
 
 /**
@@ -30,12 +44,15 @@ export interface ScriptEnd {
 const SETPRIV = "/usr/bin/setpriv";
 const LEASH = existsSync(SETPRIV) ? [SETPRIV, "--pdeathsig", "KILL", "--"] : [];
 
+/** How often the script's processes are looked at, in milliseconds. */
+const LOOK_MS = 200;
+
 /** After exit, output that stragglers keep open is waited for this long. */
 const STRAGGLER_MS = 1_000;
 
 /**
- * One run of a user's script. It leads a process group of its own, which is
- * killed when it exits, so that nothing it started holds the slot. stdin, stdout
+ * One run of a user's script. All that it started is killed when it exits, so that
+ * nothing holds the slot, and when it goes over a limit. stdin, stdout
  * and stderr are served at the same time: no order of reads and writes in the
  * script can deadlock it.
  */
@@ -43,22 +60,26 @@ export class ScriptProcess {
   readonly ended: Promise<ScriptEnd>;
   private readonly options: ScriptOptions;
   private readonly child: ChildProcessWithoutNullStreams;
+  private readonly tree: ProcessTree | undefined;
   private unread = false;
   private inputEnded = false;
-  private silent = false;
+  private over: string | undefined;
   private outputBusy = false;
-  private reaped = false;
+  private readonly printed = { stdout: 0, stderr: 0 };
   private lastSignOfLifeMs = performance.now();
 
   constructor(options: ScriptOptions) {
     this.options = options;
     const [program = "", ...args] = [...LEASH, ...options.argv];
+    const before = processes();
     this.child = spawn(program, args, {
       cwd: options.cwd,
       env: options.env,
       detached: true,
       stdio: ["pipe", "pipe", "pipe"],
     });
+    const { pid } = this.child;
+    if (pid !== undefined) this.tree = new ProcessTree(pid, options.mark, before);
     this.child.stdin.on("error", () => {
       this.unread = true;
     });
@@ -92,6 +113,11 @@ export class ScriptProcess {
     this.child.stdin.end();
   }
 
+  /** Ends it and all it started: nobody wants its output. */
+  kill(): void {
+    this.tree?.killGroup();
+  }
+
   /** Whether it ended before it had read all its input; known once all was offered to it. */
   get inputUnread(): boolean {
     return this.unread;
@@ -99,25 +125,23 @@ export class ScriptProcess {
 
   private async supervise(): Promise<ScriptEnd> {
     const { child, options } = this;
-    const kill = () => this.killGroup();
+    const kill = () => this.tree?.killGroup();
     options.signal.addEventListener("abort", kill, { once: true });
     if (options.signal.aborted) kill();
-    const watchdog = this.watchSilence();
+    const watchdog = setInterval(() => this.look(), LOOK_MS);
     try {
       const output = this.drainOutput();
       const errors = this.drainErrors();
       output.catch(kill);
       const [code, signal] = await this.exit();
-      this.killGroup();
-      this.reaped = true;
+      this.tree?.killAll();
       await this.untilDrained(Promise.all([output, errors]));
       options.log.end();
       if (child.stdin.writableLength > 0) this.unread = true;
-      return { code, signal, silent: this.silent };
+      return { code, signal, over: this.over };
     } finally {
       clearInterval(watchdog);
       options.signal.removeEventListener("abort", kill);
-      this.killGroup();
       child.stdin.destroy();
     }
   }
@@ -133,7 +157,7 @@ export class ScriptProcess {
 
   private async drainOutput(): Promise<void> {
     for await (const chunk of this.child.stdout as AsyncIterable<Buffer>) {
-      this.lastSignOfLifeMs = performance.now();
+      this.countOutput(chunk, "stdout");
       this.outputBusy = true;
       await this.options.onOutput(chunk);
       this.outputBusy = false;
@@ -142,9 +166,17 @@ export class ScriptProcess {
 
   private async drainErrors(): Promise<void> {
     for await (const chunk of this.child.stderr as AsyncIterable<Buffer>) {
-      this.lastSignOfLifeMs = performance.now();
+      this.countOutput(chunk, "stderr");
       this.options.log.push(chunk);
     }
+  }
+
+  private countOutput(chunk: Buffer, stream: "stdout" | "stderr"): void {
+    this.lastSignOfLifeMs = performance.now();
+    this.printed[stream] += chunk.length;
+    const { outputBytes } = this.options.limits;
+    if (outputBytes > 0 && this.printed[stream] > outputBytes)
+      this.stopFor(`it printed more than ${megabytes(outputBytes)} on ${stream}`);
   }
 
   /** A process that left the group may hold the pipes for ever: give up once they are quiet. */
@@ -169,30 +201,30 @@ export class ScriptProcess {
     }
   }
 
-  private watchSilence(): NodeJS.Timeout | undefined {
-    const { silenceMs } = this.options;
-    if (silenceMs === 0) return undefined;
-    return setInterval(
-      () => {
-        // A script that waits for us, for input or to be rid of output, is not silent.
-        const starved = !this.inputEnded && this.child.stdin.writableLength === 0;
-        if (starved || this.outputBusy) this.lastSignOfLifeMs = performance.now();
-        if (performance.now() - this.lastSignOfLifeMs < silenceMs) return;
-        this.silent = true;
-        this.killGroup();
-      },
-      Math.min(1_000, silenceMs / 4),
-    );
+  /** Silence, processes, memory: what only looking tells. */
+  private look(): void {
+    const { silenceMs, limits } = this.options;
+    // A script that waits for us, for input or to be rid of output, is not silent.
+    const starved = !this.inputEnded && this.child.stdin.writableLength === 0;
+    if (starved || this.outputBusy) this.lastSignOfLifeMs = performance.now();
+    if (silenceMs > 0 && performance.now() - this.lastSignOfLifeMs >= silenceMs)
+      this.stopFor(`it gave no sign of life for ${silenceMs / 1_000} s (the task timeout)`);
+    if (this.tree === undefined || (limits.processes === 0 && limits.memoryBytes === 0)) return;
+    const { processes: count, memoryBytes } = this.tree.look();
+    if (limits.processes > 0 && count > limits.processes)
+      this.stopFor(`it ran more than ${limits.processes} processes at a time`);
+    // Pages shared between processes are counted more than once at first.
+    const over = limits.memoryBytes > 0 && memoryBytes > limits.memoryBytes;
+    if (over && this.tree.exactMemoryBytes() > limits.memoryBytes)
+      this.stopFor(`it took more than ${megabytes(limits.memoryBytes)} of memory`);
   }
 
-  private killGroup(): void {
-    const { pid } = this.child;
-    // Once reaped, the number may become somebody else's.
-    if (pid === undefined || this.reaped) return;
-    try {
-      process.kill(-pid, "SIGKILL");
-    } catch {
-      // All of it is gone.
-    }
+  private stopFor(limit: string): void {
+    this.over ??= limit;
+    this.tree?.killGroup();
   }
+}
+
+function megabytes(bytes: number): string {
+  return `${Math.round(bytes / 1_048_576)} MB`;
 }

@@ -85,12 +85,21 @@ export class StderrLog {
       this.note(`warning: malformed reporter line: ${line.slice(0, 200)}`);
       return true;
     }
-    if (!(name in this.counters) && Object.keys(this.counters).length >= COUNTERS_MAX) {
-      this.note(`warning: more than ${COUNTERS_MAX} counters; dropped ${name}`);
-      return true;
-    }
-    this.counters[name] = addCounter(this.counters[name], amount);
+    this.count(name, amount);
     return true;
+  }
+
+  /** Takes over what another run of the same attempt has said. */
+  merge(other: StderrLog): void {
+    this.text.push(Buffer.from(other.toString()));
+    if (other.status !== "") this.status = other.status;
+    for (const [name, amount] of Object.entries(other.counters)) this.count(name, amount);
+  }
+
+  private count(name: string, amount: number): void {
+    if (!(name in this.counters) && Object.keys(this.counters).length >= COUNTERS_MAX)
+      return this.note(`warning: more than ${COUNTERS_MAX} counters; dropped ${name}`);
+    this.counters[name] = addCounter(this.counters[name], amount);
   }
 
   /** All that was kept. */

@@ -22,6 +22,7 @@ import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import type {
   Assignment,
   AttemptProgress,
+  BadRecords,
   TaskOutput,
   TaskStats,
   WorkerInfo,
@@ -43,7 +44,7 @@ export type AgentCommand =
   | { kind: "send"; message: WorkerMessage }
   | { kind: "run"; assignment: Assignment }
   | { kind: "stop"; attempt: AttemptId }
-  | { kind: "discard"; attempt: AttemptId; output: TaskOutput }
+  | { kind: "discard"; attempt: AttemptId; output: TaskOutput; bad: BadRecords | undefined }
   /** Give up this connection and look for the leader again. */
   | { kind: "reconnect" }
   | { kind: "left" };
@@ -51,7 +52,7 @@ export type AgentCommand =
 type Held =
   | { kind: "running"; leaseUntilMs: number }
   | { kind: "stopping"; class: FailureClass; message: string }
-  | { kind: "sealed"; output: TaskOutput; stats: TaskStats };
+  | { kind: "sealed"; output: TaskOutput; stats: TaskStats; bad: BadRecords | undefined };
 
 type Connection =
   | { kind: "away" }
@@ -180,16 +181,17 @@ export class WorkerAgent {
       this.held.delete(attempt);
       // It may have finished while it was told to stop: nobody waits for that output.
       if (result.kind === "completed")
-        out.push({ kind: "discard", attempt, output: result.output });
+        out.push({ kind: "discard", attempt, output: result.output, bad: result.bad });
       this.tell(failure(attempt, held.class, held.message), out);
     } else if (result.kind === "completed") {
-      const sealed = { kind: "sealed" as const, output: result.output, stats: result.stats };
+      const { output, stats, bad } = result;
+      const sealed = { kind: "sealed" as const, output, stats, bad };
       this.held.set(attempt, sealed);
       if (this.connection.kind === "up") this.report(attempt, sealed, out);
     } else {
       this.held.delete(attempt);
-      const { class: why, message, logTail } = result;
-      this.tell({ kind: "failed", attempt, class: why, message, logTail }, out);
+      const { class: why, message, logTail, lostOutputs } = result;
+      this.tell({ kind: "failed", attempt, class: why, message, logTail, lostOutputs }, out);
     }
     this.pull(out);
   }
@@ -199,8 +201,8 @@ export class WorkerAgent {
     sealed: Extract<Held, { kind: "sealed" }>,
     out: AgentCommand[],
   ): void {
-    const { output, stats } = sealed;
-    out.push({ kind: "send", message: { kind: "completed", attempt, output, stats } });
+    const { output, stats, bad } = sealed;
+    out.push({ kind: "send", message: { kind: "completed", attempt, output, stats, bad } });
   }
 
   /** What is said while away is lost; the next hello, without the attempt, says it too. */
@@ -223,7 +225,7 @@ export class WorkerAgent {
     const held = this.held.get(attempt);
     if (held?.kind !== "sealed") return;
     this.held.delete(attempt);
-    if (!won) out.push({ kind: "discard", attempt, output: held.output });
+    if (!won) out.push({ kind: "discard", attempt, output: held.output, bad: held.bad });
   }
 
   private renewed(seq: number): void {
@@ -285,5 +287,5 @@ export class WorkerAgent {
 }
 
 function failure(attempt: AttemptId, why: FailureClass, message: string): WorkerMessage {
-  return { kind: "failed", attempt, class: why, message, logTail: "" };
+  return { kind: "failed", attempt, class: why, message, logTail: "", lostOutputs: [] };
 }

@@ -1,32 +1,39 @@
 import { createHash, randomUUID } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { access, chmod, copyFile, mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { MrError } from "../model/errors.ts";
 import type { AttemptId } from "../model/ids.ts";
 import { baseName } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
-import type { ObjectStore } from "../model/object_store.ts";
+import { type ObjectStore, readAll } from "../model/object_store.ts";
 
-/** A worker's local disk: `cache/` for scripts by version, `attempts/` with a folder for each. */
+/**
+ * A worker's local disk. What scripts may write to and what is ours are apart, so that a
+ * script that strays into its parent folder finds nothing but its own:
+ *
+ *   scripts/ATTEMPT/{work,tmp}   a script's working directory and its TMPDIR
+ *   own/spill/ATTEMPT            spilled runs, checksummed
+ *   own/cache                    scripts and files by version, checksummed
+ */
 export class Scratch {
   private readonly root: string;
   private readonly store: ObjectStore;
+  /** Of what was fetched: the cache lies where a script could reach it. */
+  private readonly digests = new Map<string, string>();
 
   constructor(root: string, store: ObjectStore) {
     this.root = root;
     this.store = store;
   }
 
-  /** The folders of an attempt: `work` is the script's own, `spill` is ours. */
   async openAttempt(attempt: AttemptId): Promise<AttemptFolder> {
-    const root = join(this.root, "attempts", attempt.replaceAll("/", "_"));
+    const name = attempt.replaceAll("/", "_");
+    const script = join(this.root, "scripts", name);
     const folder = {
-      root,
-      work: join(root, "work"),
-      temp: join(root, "tmp"),
-      spill: join(root, "spill"),
+      script,
+      work: join(script, "work"),
+      temp: join(script, "tmp"),
+      spill: join(this.root, "own", "spill", name),
     };
     for (const path of [folder.work, folder.temp, folder.spill])
       await mkdir(path, { recursive: true });
@@ -34,7 +41,8 @@ export class Scratch {
   }
 
   async removeAttempt(folder: AttemptFolder): Promise<void> {
-    await rm(folder.root, { recursive: true, force: true, maxRetries: 3 });
+    for (const path of [folder.script, folder.spill])
+      await rm(path, { recursive: true, force: true, maxRetries: 3 });
   }
 
   /**
@@ -43,47 +51,48 @@ export class Scratch {
    * @throws MrError `changed` or `not_found` when that version is no more.
    */
   async place(name: string, etag: string | undefined, folder: AttemptFolder): Promise<string> {
-    const cached = await this.cached(name, etag);
     const path = join(folder.work, baseName(name));
     // A copy: the script may write to its own file.
-    await copyFile(cached, path);
-    await chmod(path, 0o755);
+    await writeFile(path, await this.fetched(name, etag), { mode: 0o755 });
     return path;
   }
 
-  private async cached(name: string, etag: string | undefined): Promise<string> {
+  private async fetched(name: string, etag: string | undefined): Promise<Uint8Array> {
     if (etag === undefined)
       throw new MrError("internal", `no version of ${name} came with the task`);
-    const id = createHash("sha256").update(`${name} ${etag}`).digest("hex").slice(0, 32);
-    const path = join(this.root, "cache", id);
-    if (await exists(path)) return path;
-    const fresh = join(this.root, "cache", `.${randomUUID()}`);
-    await mkdir(join(this.root, "cache"), { recursive: true });
+    const id = digestOf(`${name} ${etag}`);
+    const path = join(this.root, "own", "cache", id);
+    const cached = await readFile(path).catch(() => undefined);
+    if (cached !== undefined && digestOf(cached) === this.digests.get(id)) return cached;
+    const bytes = await this.download(name, etag);
+    this.digests.set(id, digestOf(bytes));
+    const fresh = join(this.root, "own", "cache", `.${randomUUID()}`);
+    await mkdir(join(this.root, "own", "cache"), { recursive: true });
+    await writeFile(fresh, bytes, { mode: 0o600 });
+    await rename(fresh, path);
+    return bytes;
+  }
+
+  private async download(name: string, etag: string): Promise<Uint8Array> {
     try {
-      await pipeline(this.store.read(CONTAINER.scripts, name, { etag }), createWriteStream(fresh));
-      await rename(fresh, path);
+      return await readAll(this.store.read(CONTAINER.scripts, name, { etag }));
     } catch (error) {
       const gone = MrError.is(error, "changed") || MrError.is(error, "not_found");
       if (!gone) throw error;
       const message = `${CONTAINER.scripts}/${name} was changed or deleted while the job ran`;
       throw new MrError("changed", message, { cause: error });
-    } finally {
-      await rm(fresh, { force: true });
     }
-    return path;
   }
 }
 
 export interface AttemptFolder {
-  root: string;
+  /** The script's side; holds `work` and `temp`. */
+  script: string;
   work: string;
   temp: string;
   spill: string;
 }
 
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
+function digestOf(bytes: string | Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }

@@ -2,26 +2,38 @@ import { PassThrough, Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
 import { MrError } from "../model/errors.ts";
+import { failurePoint } from "../model/failure_point.ts";
 import { isCompressed } from "../model/input_format.ts";
 import { CONTAINER } from "../model/names.ts";
-import { type InputRange, mapOutputName, type TaskOutput } from "../model/task.ts";
+import { type BadRecords, type InputRange, mapOutputName, type TaskInput } from "../model/task.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
 import { MapOutput } from "../shuffle/map_output.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import { readSplitRange } from "../shuffle/split_reader.ts";
 import type { ScriptProcess } from "../streaming/script_process.ts";
-import { committed, partWriter, stagePart, type TaskContext } from "./task_context.ts";
+import { runNarrowed } from "./narrow.ts";
+import {
+  committed,
+  partWriter,
+  runScript,
+  stagePart,
+  type TaskContext,
+  type TaskMade,
+} from "./task_context.ts";
 
 /** split -> script -> R sorted segments in one object; or, with no reducers, straight into a part. */
-export async function runMapTask(context: TaskContext): Promise<TaskOutput> {
-  const { assignment } = context;
-  const { job, input } = assignment;
+export async function runMapTask(context: TaskContext): Promise<TaskMade> {
+  const { job, input } = context.assignment;
   if (input.kind !== "map") throw new MrError("internal", "not a map task");
   for (const range of input.split) context.progress.bytesTotal += range.length;
-  return job.reduces > 0 ? mapToSegments(context, input.split) : mapToPart(context, input.split);
+  const run = (onOutput: OnOutput) => runMapper(context, input, onOutput);
+  return job.reduces > 0 ? mapToSegments(context, run) : mapToPart(context, run);
 }
 
-async function mapToSegments(context: TaskContext, split: InputRange[]): Promise<TaskOutput> {
+type OnOutput = (chunk: Uint8Array) => Promise<void>;
+type RunMapper = (onOutput: OnOutput) => Promise<BadRecords | undefined>;
+
+async function mapToSegments(context: TaskContext, run: RunMapper): Promise<TaskMade> {
   const { store, options, assignment, stats } = context;
   const output = new MapOutput(
     {
@@ -33,9 +45,10 @@ async function mapToSegments(context: TaskContext, split: InputRange[]): Promise
     new SpillFolder(context.folder.spill),
   );
   const lines = new LineNormalizer();
-  await runScript(context, split, async (chunk) => output.push(lines.push(chunk)));
+  const bad = await run(async (chunk) => output.push(lines.push(chunk)));
   await output.push(lines.end());
   const object = mapOutputName(assignment.attempt);
+  await failurePoint("worker.map.before-upload");
   const staged = await store.stage(CONTAINER.intermediate, object, assignment.attempt);
   return committed(staged, async () => {
     const { size, indexOffset } = await output.writeTo((chunk) => {
@@ -44,35 +57,34 @@ async function mapToSegments(context: TaskContext, split: InputRange[]): Promise
     });
     stats.recordsOut = output.records;
     stats.bytesOut = output.bytes;
+    const receipt = await staged.seal();
+    await failurePoint("worker.map.after-upload");
     // Nobody else has this name: its own attempt may publish it.
-    await store.publish(await staged.seal());
-    return { kind: "segments", object, size, indexOffset };
+    await store.publish(receipt);
+    await failurePoint("worker.map.after-publish");
+    return { output: { kind: "segments", object, size, indexOffset, digest: output.digest }, bad };
   });
 }
 
-async function mapToPart(context: TaskContext, split: InputRange[]): Promise<TaskOutput> {
+async function mapToPart(context: TaskContext, run: RunMapper): Promise<TaskMade> {
   const staged = await stagePart(context);
   return committed(staged, async () => {
     const write = partWriter(context, staged);
-    await runScript(context, split, write.push);
+    const bad = await run(write.push);
     await write.end();
-    return { kind: "part", receipt: await staged.seal() };
+    return { output: { kind: "part", receipt: await staged.seal() }, bad };
   });
 }
 
 /** Feeds the split to the script while its output is taken; both at the same time. */
-async function runScript(
+async function runMapper(
   context: TaskContext,
-  split: InputRange[],
-  onOutput: (chunk: Buffer) => Promise<void>,
-): Promise<void> {
-  const script = await context.startScript(onOutput);
-  const feeding = feedSplit(context, split, script);
-  feeding.catch(() => undefined);
-  const end = await script.ended;
-  await feeding;
-  context.signal.throwIfAborted();
-  context.checkEnd(end, script.inputUnread);
+  { split, narrow }: Extract<TaskInput, { kind: "map" }>,
+  onOutput: OnOutput,
+): Promise<BadRecords | undefined> {
+  if (narrow) return runNarrowed(context, recordsOfSplit(context, split), onOutput);
+  await runScript(context, (script) => feedSplit(context, split, script), onOutput);
+  return undefined;
 }
 
 async function feedSplit(
@@ -81,18 +93,16 @@ async function feedSplit(
   script: ScriptProcess,
 ): Promise<void> {
   const { stats, progress } = context;
-  try {
-    for (const range of split) {
-      for await (const chunk of recordsOf(context, range)) {
-        stats.recordsIn += countLines(chunk);
-        stats.bytesIn += chunk.length;
-        progress.bytesIn = Math.min(stats.bytesIn, progress.bytesTotal);
-        if (!(await script.write(chunk))) return;
-      }
-    }
-  } finally {
-    script.endInput();
+  for await (const chunk of recordsOfSplit(context, split)) {
+    stats.recordsIn += countLines(chunk);
+    stats.bytesIn += chunk.length;
+    progress.bytesIn = Math.min(stats.bytesIn, progress.bytesTotal);
+    if (!(await script.write(chunk))) return;
   }
+}
+
+async function* recordsOfSplit(context: TaskContext, split: InputRange[]) {
+  for (const range of split) yield* recordsOf(context, range);
 }
 
 function recordsOf(context: TaskContext, range: InputRange): AsyncIterable<Uint8Array> {

@@ -1,37 +1,45 @@
-import { MrError } from "../model/errors.ts";
+import { MrError, messageOf } from "../model/errors.ts";
+import { failurePoint } from "../model/failure_point.ts";
 import { CONTAINER } from "../model/names.ts";
 import { readAll } from "../model/object_store.ts";
-import type { Segments, TaskOutput } from "../model/task.ts";
+import { attemptOfMapOutput, type Segments } from "../model/task.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
 import {
   INDEX_ENTRY_BYTES,
   type IndexEntry,
   parseIndexEntry,
+  readBlocks,
   wholeSegment,
 } from "../shuffle/run_format.ts";
 import { mergeSegments, type OpenSegment, SpillFolder } from "../shuffle/spill.ts";
 import type { ScriptProcess } from "../streaming/script_process.ts";
-import { committed, partWriter, stagePart, type TaskContext } from "./task_context.ts";
+import {
+  committed,
+  LostOutput,
+  partWriter,
+  runScript,
+  stagePart,
+  type TaskContext,
+  type TaskMade,
+} from "./task_context.ts";
 
 const INDEX_READS_AT_A_TIME = 8;
 
 /** One segment of every map output -> merge -> script -> a staged part. */
-export async function runReduceTask(context: TaskContext): Promise<TaskOutput> {
+export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   const { input } = context.assignment;
   if (input.kind !== "reduce") throw new MrError("internal", "not a reduce task");
+  await failurePoint("worker.reduce.before-read");
   const segments = await locateSegments(context, input.sources, input.partition);
   const staged = await stagePart(context);
   return committed(staged, async () => {
     const part = partWriter(context, staged);
-    const script = await context.startScript(part.push);
-    const feeding = feedMerged(context, segments, script);
-    feeding.catch(() => undefined);
-    const end = await script.ended;
-    await feeding;
-    context.signal.throwIfAborted();
-    context.checkEnd(end, script.inputUnread);
+    await runScript(context, (script) => feedMerged(context, segments, script), part.push);
     await part.end();
-    return { kind: "part", receipt: await staged.seal() };
+    await failurePoint("worker.reduce.before-seal");
+    const receipt = await staged.seal();
+    await failurePoint("worker.reduce.after-seal");
+    return { output: { kind: "part", receipt } };
   });
 }
 
@@ -50,10 +58,9 @@ async function feedMerged(
     await mergeSegments(segments, input, new SpillFolder(context.folder.spill));
   } catch (error) {
     // The script reads no more: how it ended decides what that means.
-    if (!(error instanceof InputClosed)) throw lostOutput(error);
+    if (!(error instanceof InputClosed)) throw error;
   } finally {
     context.stats.recordsIn = input.records;
-    script.endInput();
   }
 }
 
@@ -94,11 +101,24 @@ async function readIndexEntry(
     );
     return parseIndexEntry(bytes);
   } catch (error) {
-    throw lostOutput(error);
+    throw lostOutput(source, error);
   }
 }
 
+/** Every block that comes out of it is verified; what is not whole is a lost output. */
 async function* readSegment(
+  context: TaskContext,
+  source: Segments,
+  entry: IndexEntry,
+): AsyncIterable<Buffer> {
+  try {
+    yield* readBlocks(wholeSegment(entry.bytes, countedBytes(context, source, entry)));
+  } catch (error) {
+    throw lostOutput(source, error);
+  }
+}
+
+async function* countedBytes(
   context: TaskContext,
   source: Segments,
   entry: IndexEntry,
@@ -108,16 +128,19 @@ async function* readSegment(
     length: entry.bytes,
     signal: context.signal,
   });
-  for await (const chunk of wholeSegment(entry.bytes, chunks)) {
+  for await (const chunk of chunks) {
     context.stats.bytesIn += chunk.length;
     context.progress.bytesIn = context.stats.bytesIn;
     yield chunk;
   }
 }
 
-/** A missing map output is the system's loss, not an input that the user changed. */
-function lostOutput(error: unknown): unknown {
-  if (MrError.is(error, "not_found"))
-    return new MrError("corrupt", "a map output is gone", { cause: error });
-  return error;
+/** A map output that is gone or damaged is the system's loss, not an input that the user changed. */
+function lostOutput(source: Segments, error: unknown): unknown {
+  const isLost = ["not_found", "corrupt", "changed"].some((code) =>
+    MrError.is(error, code as MrError["code"]),
+  );
+  const attempt = attemptOfMapOutput(source.object);
+  if (!isLost || attempt === undefined) return error;
+  return new LostOutput([attempt], `map output ${source.object}: ${messageOf(error)}`, error);
 }

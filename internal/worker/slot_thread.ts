@@ -2,7 +2,7 @@ import { type MessagePort, parentPort } from "node:worker_threads";
 import { messageOf } from "../model/errors.ts";
 import type { Assignment } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
-import type { Progress } from "./task_context.ts";
+import { failedResult, type Progress } from "./task_context.ts";
 import type { TaskRunner } from "./task_runner.ts";
 
 const PROGRESS_MS = 500;
@@ -39,8 +39,7 @@ async function runOne(
     say({ kind: "finished", attempt, result });
   } catch (error) {
     const message = `the slot failed: ${messageOf(error)}`;
-    const result = { kind: "failed" as const, class: "infra" as const, message, logTail: "" };
-    say({ kind: "finished", attempt, result });
+    say({ kind: "finished", attempt, result: failedResult("infra", message) });
   } finally {
     clearInterval(timer);
   }

@@ -2,7 +2,7 @@ import { Worker as Thread } from "node:worker_threads";
 import type { AttemptId } from "../model/ids.ts";
 import type { Assignment, AttemptProgress } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
-import type { TaskResult } from "./task_context.ts";
+import { failedResult, type TaskResult } from "./task_context.ts";
 
 export interface SlotsOptions {
   /** The module that calls `serveSlot`, and what it is given. */
@@ -64,12 +64,7 @@ export class Slots {
     clearTimeout(slot.patience);
     if (slot.attempt === undefined) return;
     const message = `the slot's thread died: ${why}`;
-    this.options.onFinished(slot.attempt, {
-      kind: "failed",
-      class: "infra",
-      message,
-      logTail: "",
-    });
+    this.options.onFinished(slot.attempt, failedResult("infra", message));
   }
 
   /** The caller knows that a slot is free. */

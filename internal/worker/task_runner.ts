@@ -11,7 +11,14 @@ import { StderrLog } from "../streaming/stderr.ts";
 import { type AttemptFolder, Scratch } from "./attempt_files.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
-import type { Progress, TaskContext, TaskResult, TaskRunnerOptions } from "./task_context.ts";
+import {
+  failedResult,
+  LostOutput,
+  type Progress,
+  type TaskContext,
+  type TaskResult,
+  type TaskRunnerOptions,
+} from "./task_context.ts";
 
 /** Runs attempts, one at a time: a slot. It lives on a thread of its own. */
 export class TaskRunner {
@@ -29,19 +36,23 @@ export class TaskRunner {
     const log = new StderrLog();
     const startMs = performance.now();
     const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
-    if (folder instanceof Error)
-      return { kind: "failed", class: "infra", message: messageOf(folder), logTail: "" };
+    if (folder instanceof Error) return failedResult("infra", messageOf(folder));
     try {
       const context = this.contextOf(assignment, signal, progress, log, folder);
       const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
-      const output = await run(context);
+      const { output, bad } = await run(context);
       context.stats.counters = { ...log.counters };
       context.stats.wallMs = Math.round(performance.now() - startMs);
-      return { kind: "completed", output, stats: context.stats };
+      return { kind: "completed", output, stats: context.stats, bad };
     } catch (error) {
       log.note(`attempt failed: ${messageOf(error)}`);
-      const message = messageOf(error);
-      return { kind: "failed", class: classOf(error, signal), message, logTail: log.tail() };
+      return {
+        kind: "failed",
+        class: classOf(error, signal),
+        message: messageOf(error),
+        logTail: log.tail(),
+        lostOutputs: error instanceof LostOutput ? error.attempts : [],
+      };
     } finally {
       if (!signal.aborted) await this.saveLog(assignment, log);
       await this.scratch.removeAttempt(folder).catch(() => undefined);
@@ -65,7 +76,8 @@ export class TaskRunner {
       signal,
       stats,
       progress,
-      startScript: async (onOutput) => {
+      log,
+      startScript: async (onOutput, runLog = log) => {
         const argv = await this.prepareScript(assignment, folder);
         signal.throwIfAborted();
         return new ScriptProcess({
@@ -74,9 +86,11 @@ export class TaskRunner {
           env: scriptEnvironment(assignment, folder),
           signal,
           silenceMs: silenceMs(conf),
-          log,
+          limits: this.options.limits,
+          mark: `TMPDIR=${folder.temp}`,
+          log: runLog,
           onOutput: async (chunk) => {
-            progress.status = log.status;
+            progress.status = runLog.status;
             await onOutput(chunk);
           },
         });
@@ -114,11 +128,7 @@ function silenceMs(conf: Record<string, string>): number {
 }
 
 function checkEnd(end: ScriptEnd, inputUnread: boolean, conf: Record<string, string>): void {
-  if (end.silent)
-    throw new MrError(
-      "user",
-      "the script gave no sign of life for the task timeout; it was killed",
-    );
+  if (end.over !== undefined) throw new MrError("user", `the script was killed: ${end.over}`);
   const strict = conf["stream.non.zero.exit.is.failure"] !== "false";
   if (end.signal !== null) throw new MrError("user", `the script was killed by ${end.signal}`);
   if (end.code !== 0 && strict) throw new MrError("user", `the script exited with ${end.code}`);

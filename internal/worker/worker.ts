@@ -4,7 +4,7 @@ import type { Logger } from "../model/logger.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { LeaderDialer, LeaderStream } from "../model/session.ts";
-import type { TaskOutput, WorkerInfo } from "../model/task.ts";
+import type { WorkerInfo } from "../model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "./agent.ts";
 import type { Slots } from "./slots.ts";
 import type { TaskResult } from "./task_context.ts";
@@ -102,7 +102,7 @@ export class Worker {
       case "stop":
         return this.slots.stop(command.attempt);
       case "discard":
-        return void this.discard(command.output);
+        return void this.discard(command);
       case "reconnect":
         return this.stream?.abort();
       case "left":
@@ -112,8 +112,12 @@ export class Worker {
   }
 
   /** Best effort: what is missed here is swept with the job. */
-  private async discard(output: TaskOutput): Promise<void> {
+  private async discard({
+    output,
+    bad,
+  }: Extract<AgentCommand, { kind: "discard" }>): Promise<void> {
     try {
+      if (bad !== undefined) await this.options.store.discard(bad.receipt);
       if (output.kind === "part") await this.options.store.discard(output.receipt);
       else await this.options.store.delete(CONTAINER.intermediate, output.object);
     } catch (error) {

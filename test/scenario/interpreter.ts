@@ -2,7 +2,13 @@ import { attemptId, parseTaskId, partName } from "../../internal/model/ids.ts";
 import { type FailureClass, parseJobRequest } from "../../internal/model/job.ts";
 import { joinName, locationOf } from "../../internal/model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
-import { mapOutputName, newStats, type TaskOutput } from "../../internal/model/task.ts";
+import {
+  type BadRecords,
+  badRecordsName,
+  mapOutputName,
+  newStats,
+  type TaskOutput,
+} from "../../internal/model/task.ts";
 import type { Answer, Command, Event } from "../../internal/scheduler/events.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
 import {
@@ -54,6 +60,7 @@ export class ScenarioInterpreter {
           r_num: Number(named.get("reduces") ?? 1),
           priority: Number(named.get("priority") ?? 0),
           max_attempts: Number(named.get("tries") ?? 4),
+          max_bad_records: Number(named.get("bad") ?? 0),
           ...(named.has("phase") && { phase: named.get("phase") }),
         });
         const id = `20260101-000000-${first.toLowerCase().padEnd(6, "0")}`;
@@ -84,6 +91,10 @@ export class ScenarioInterpreter {
       case "published":
       case "swept":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
+      case "collected": {
+        const jobs = plain.map((name) => this.jobs.get(name) ?? name);
+        return { ...time, kind: "collected", jobs };
+      }
       case "cancel":
         return { ...time, kind: "cancel", reply: 1, id: this.jobs.get(first) ?? "" };
       case "advance":
@@ -134,11 +145,15 @@ export class ScenarioInterpreter {
         return { kind: "heartbeat", seq: 1, attempts: progress };
       }
       case "completed": {
-        return { kind: "completed", attempt, output: this.outputOf(attempt), stats: newStats() };
+        const digest = named.get("digest") ?? "same";
+        const stats = { ...newStats(), wallMs: count("took") };
+        const bad = named.has("bad") ? this.badOf(attempt, count("bad")) : undefined;
+        return { kind: "completed", attempt, output: this.outputOf(attempt, digest), stats, bad };
       }
       case "failed": {
         const why = (named.get("class") ?? "user") as FailureClass;
-        return { kind: "failed", attempt, class: why, message: "boom", logTail: "" };
+        const lostOutputs = named.has("lost") ? [this.attemptOf(named.get("lost") ?? "")] : [];
+        return { kind: "failed", attempt, class: why, message: "boom", logTail: "", lostOutputs };
       }
       case "goodbye":
         return { kind: "goodbye" };
@@ -154,7 +169,15 @@ export class ScenarioInterpreter {
     return attemptId(this.jobs.get(job) ?? job, task, epoch ?? 0, grant ?? 0);
   }
 
-  private outputOf(attempt: string): TaskOutput {
+  private badOf(attempt: string, records: number): BadRecords {
+    const [id = "", task = ""] = attempt.split("/");
+    const job = this.state.jobs.get(id);
+    const place = locationOf(job === undefined ? "x" : outputOf(job.record));
+    const name = joinName(place.prefix, badRecordsName(task));
+    return { records, receipt: { container: place.container, name, size: 1, token: "bad" } };
+  }
+
+  private outputOf(attempt: string, digest: string): TaskOutput {
     const [id = "", task = ""] = attempt.split("/");
     const job = this.state.jobs.get(id);
     const parsed = parseTaskId(task);
@@ -163,7 +186,7 @@ export class ScenarioInterpreter {
       parsed === undefined ||
       (parsed.kind === "map" && job.reduce.tasks.length > 0)
     )
-      return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1 };
+      return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1, digest };
     const place = locationOf(outputOf(job.record));
     const name = joinName(place.prefix, partName(parsed.index));
     return { kind: "part", receipt: { container: place.container, name, size: 1, token: "t" } };
@@ -207,6 +230,8 @@ export class ScenarioInterpreter {
         const what = [command.what.intermediate && "intermediate", command.what.logs && "logs"];
         return [`sweep ${command.job.id}: ${what.filter(Boolean).join(", ") || "nothing"}`];
       }
+      case "collect":
+        return ["collect"];
       default:
         return [];
     }
@@ -225,7 +250,8 @@ function showMessage(message: MasterMessage): string {
       return `welcome to epoch ${message.epoch}`;
     case "grant": {
       const { attempt, input } = message.assignment;
-      return `grant ${attempt}${input.kind === "reduce" ? ` of ${input.sources.length} map outputs` : ""}`;
+      if (input.kind === "reduce") return `grant ${attempt} of ${input.sources.length} map outputs`;
+      return `grant ${attempt}${input.narrow ? " narrowing" : ""}`;
     }
     case "revoke":
       return `revoke ${message.attempt}: ${message.reason}`;

@@ -6,6 +6,7 @@ import {
   type TaskOutput,
 } from "../../internal/model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "../../internal/worker/agent.ts";
+import { failedResult } from "../../internal/worker/task_context.ts";
 import type { History } from "./history.ts";
 import { Link } from "./link_model.ts";
 import type { MasterModel } from "./master_model.ts";
@@ -100,11 +101,11 @@ export class WorkerModel {
         return this.world.after(this.world.between(0, 100), () =>
           this.whenAwake(() => {
             if (!this.running.delete(command.attempt)) return;
-            const result = { kind: "failed" as const, class: "revoked" as const, message: "" };
+            const result = failedResult("revoked", "");
             this.dispatch({
               kind: "finished",
               attempt: command.attempt,
-              result: { ...result, logTail: "" },
+              result,
             });
           }),
         );
@@ -136,14 +137,14 @@ export class WorkerModel {
         const output = outputOf(assignment);
         if (output.kind === "segments") this.history.objects.set(output.object, this);
         const stats = newStats();
-        this.dispatch({ kind: "finished", attempt, result: { kind: "completed", output, stats } });
+        const result = { kind: "completed" as const, output, stats, bad: undefined };
+        this.dispatch({ kind: "finished", attempt, result });
       }),
     );
   }
 
   private fail(attempt: string, why: "user" | "infra"): void {
-    const result = { kind: "failed" as const, class: why, message: "simulated", logTail: "" };
-    this.dispatch({ kind: "finished", attempt, result });
+    this.dispatch({ kind: "finished", attempt, result: failedResult(why, "simulated") });
   }
 
   crash(): void {
@@ -164,7 +165,13 @@ export class WorkerModel {
 function outputOf(assignment: Assignment): TaskOutput {
   const { attempt, job, input } = assignment;
   if (input.kind === "map" && job.reduces > 0)
-    return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1 };
+    return {
+      kind: "segments",
+      object: mapOutputName(attempt),
+      size: 1,
+      indexOffset: 1,
+      digest: "",
+    };
   const index = Number(attempt.split("/")[1]?.slice(2));
   const slash = job.output.indexOf("/");
   const name = `${job.output.slice(slash + 1)}/part-${String(index).padStart(5, "0")}`;

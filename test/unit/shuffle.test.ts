@@ -152,7 +152,7 @@ async function shuffle(lines: Buffer, partitions: number, sortBytes: number): Pr
     const input = new ReduceInput(async (chunk) => {
       out.push(Buffer.from(chunk));
     });
-    await mergeSegments([segment], input, spill);
+    await mergeSegments([() => readBlocks(segment())], input, spill);
     results.push(Buffer.concat(out));
   }
   return results;
@@ -217,7 +217,11 @@ describe("the shuffle", () => {
         const segment = async function* () {
           yield broken.subarray(offset, offset + bytes);
         };
-        await mergeSegments([segment], new ReduceInput(async () => undefined), spill);
+        await mergeSegments(
+          [() => readBlocks(segment())],
+          new ReduceInput(async () => undefined),
+          spill,
+        );
       };
       await assert.rejects(read, { code: "corrupt" }, `byte ${at}`);
     }

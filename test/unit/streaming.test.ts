@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { resolveCommand, splitCommand } from "../../internal/streaming/command.ts";
-import { ScriptProcess } from "../../internal/streaming/script_process.ts";
+import { type ScriptLimits, ScriptProcess } from "../../internal/streaming/script_process.ts";
 import { StderrLog } from "../../internal/streaming/stderr.ts";
 import { scratchFolder, until } from "../support/processes.ts";
 
@@ -79,14 +80,37 @@ describe("commands", () => {
   });
 });
 
+let marks = 0;
+
+/** Processes that have this in their environment. */
+function processesWith(mark: string): string[] {
+  return readdirSync("/proc").filter((name) => {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, "latin1");
+      const dead = stat.slice(stat.lastIndexOf(")") + 2).startsWith("Z");
+      return !dead && readFileSync(`/proc/${name}/environ`, "latin1").split("\0").includes(mark);
+    } catch {
+      return false;
+    }
+  });
+}
+
 describe("a script's process", () => {
-  const start = (code: string, options: { signal?: AbortSignal; silenceMs?: number } = {}) => {
+  const UNLIMITED = { memoryBytes: 0, processes: 0, outputBytes: 0 };
+  const start = (
+    code: string,
+    options: { signal?: AbortSignal; silenceMs?: number; limits?: Partial<ScriptLimits> } = {},
+  ) => {
+    marks += 1;
+    const mark = `MR_TEST_MARK=${process.pid}-${marks}`;
     const output: Buffer[] = [];
     const log = new StderrLog();
     const script = new ScriptProcess({
       argv: ["/usr/bin/env", "python3", "-c", code],
       cwd: "/",
-      env: { PATH: process.env.PATH ?? "" },
+      env: { PATH: process.env.PATH ?? "", MR_TEST_MARK: mark.slice(mark.indexOf("=") + 1) },
+      limits: { ...UNLIMITED, ...options.limits },
+      mark,
       signal: options.signal ?? new AbortController().signal,
       silenceMs: options.silenceMs ?? 0,
       log,
@@ -94,7 +118,7 @@ describe("a script's process", () => {
         output.push(chunk);
       },
     });
-    return { script, log, text: () => Buffer.concat(output).toString() };
+    return { script, log, mark, text: () => Buffer.concat(output).toString() };
   };
 
   it("does not deadlock on much stderr before the first read, nor on much output", async () => {
@@ -153,22 +177,70 @@ describe("a script's process", () => {
     }
   });
 
-  it("is not held up by a daemon that keeps its pipes", async () => {
-    const code =
-      "import subprocess\nsubprocess.Popen(['sleep', '20'], start_new_session=True)\nprint('out')\n";
-    const { script, text } = start(code);
+  it("takes its daemons with it: those that keep its pipes, leave its session, lose their parent", async () => {
+    const code = `import os, subprocess, sys
+sleep = ['sleep', '600']
+subprocess.Popen(sleep)
+subprocess.Popen(sleep, start_new_session=True)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp('sleep', sleep)
+    os._exit(0)
+os.wait()
+print('out')
+`;
+    const { script, text, mark } = start(code);
     script.endInput();
-    const startMs = performance.now();
     assert.equal((await script.ended).code, 0);
     assert.equal(text(), "out\n");
-    assert.ok(performance.now() - startMs < 15_000);
+    await until("the end of its daemons", () => processesWith(mark).length === 0);
+  });
+
+  it("is killed when it goes over a limit, with all it started", async () => {
+    const cases: [limits: Partial<ScriptLimits>, code: string, why: RegExp][] = [
+      [
+        { memoryBytes: 150e6 },
+        "held = [bytes(1 << 20) * 1 for _ in iter(int, 1)]",
+        /143 MB of memory/,
+      ],
+      [
+        { memoryBytes: 150e6 },
+        "import os\nfor _ in range(3): os.fork()\nheld = bytearray(os.urandom(1 << 16)) * 640\nimport time\ntime.sleep(60)",
+        /143 MB of memory/,
+      ],
+      [
+        { processes: 20 },
+        "import os, time\nfor _ in range(30):\n  if os.fork() == 0: time.sleep(60)\ntime.sleep(60)",
+        /more than 20 processes/,
+      ],
+      [
+        { outputBytes: 1e6 },
+        "import sys\nwhile True: sys.stdout.write('x' * 999 + '\\n')",
+        /1 MB on stdout/,
+      ],
+      [
+        { outputBytes: 1e6 },
+        "import sys\nwhile True: sys.stderr.write('x' * 999 + '\\n')",
+        /1 MB on stderr/,
+      ],
+    ];
+    for (const [limits, code, why] of cases) {
+      const { script, mark } = start(code, { limits });
+      script.endInput();
+      const end = await script.ended;
+      assert.equal(end.signal, "SIGKILL", code);
+      assert.match(end.over ?? "", why);
+      await until(`the end of ${code}`, () => processesWith(mark).length === 0);
+    }
   });
 
   it("is killed after silence", async () => {
     const { script } = start("import time\ntime.sleep(600)\n", { silenceMs: 300 });
     script.endInput();
     const end = await script.ended;
-    assert.deepEqual([end.signal, end.silent], ["SIGKILL", true]);
+    assert.equal(end.signal, "SIGKILL");
+    assert.match(end.over ?? "", /no sign of life for 0.3 s/);
   });
 
   it("ends in failure when it cannot be started", async () => {
@@ -179,6 +251,8 @@ describe("a script's process", () => {
       env: {},
       signal: new AbortController().signal,
       silenceMs: 0,
+      limits: UNLIMITED,
+      mark: "MR_TEST_MARK=none",
       log,
       onOutput: async () => undefined,
     });

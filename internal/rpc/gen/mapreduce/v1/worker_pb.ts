@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/worker.proto.
  */
 export const file_mapreduce_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIlkKD0F0dGVtcHRQcm9ncmVzcxIPCgdhdHRlbXB0GAEgASgJEhAKCGJ5dGVzX2luGAIgASgDEhMKC2J5dGVzX3RvdGFsGAMgASgDEg4KBnN0YXR1cxgEIAEoCSJuCglDb21wbGV0ZWQSDwoHYXR0ZW1wdBgBIAEoCRIoCgZvdXRwdXQYAiABKAsyGC5tYXByZWR1Y2UudjEuVGFza091dHB1dBImCgVzdGF0cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMiZgoKVGFza091dHB1dBIqCghzZWdtZW50cxgBIAEoCzIWLm1hcHJlZHVjZS52MS5TZWdtZW50c0gAEiIKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydEgAQggKBm91dHB1dCI+CghTZWdtZW50cxIOCgZvYmplY3QYASABKAkSDAoEc2l6ZRgCIAEoAxIUCgxpbmRleF9vZmZzZXQYAyABKAMiRAoEUGFydBIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRzaXplGAMgASgDEg0KBXRva2VuGAQgASgJItQBCglUYXNrU3RhdHMSEgoKcmVjb3Jkc19pbhgBIAEoAxIQCghieXRlc19pbhgCIAEoAxITCgtyZWNvcmRzX291dBgDIAEoAxIRCglieXRlc19vdXQYBCABKAMSDwoHd2FsbF9tcxgFIAEoAxI3Cghjb3VudGVycxgGIAMoCzIlLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMuQ291bnRlcnNFbnRyeRovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiSwoGRmFpbGVkEg8KB2F0dGVtcHQYASABKAkSDQoFY2xhc3MYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIQCghsb2dfdGFpbBgEIAEoCSIJCgdHb29kYnllIkAKB1dlbGNvbWUSDQoFZXBvY2gYASABKAMSFAoMaGVhcnRiZWF0X21zGAIgASgFEhAKCGxlYXNlX21zGAMgASgFIhYKB1JlbmV3ZWQSCwoDc2VxGAEgASgDIpYBCgVHcmFudBIPCgdhdHRlbXB0GAEgASgJEiIKA2pvYhgCIAEoCzIVLm1hcHJlZHVjZS52MS5UYXNrSm9iEiQKA21hcBgDIAEoCzIVLm1hcHJlZHVjZS52MS5NYXBUYXNrSAASKgoGcmVkdWNlGAQgASgLMhgubWFwcmVkdWNlLnYxLlJlZHVjZVRhc2tIAEIGCgR0YXNrIowDCgdUYXNrSm9iEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSDwoHY29tbWFuZBgDIAEoCRINCgVmaWxlcxgEIAMoCRIrCgNlbnYYBSADKAsyHi5tYXByZWR1Y2UudjEuVGFza0pvYi5FbnZFbnRyeRItCgRjb25mGAYgAygLMh8ubWFwcmVkdWNlLnYxLlRhc2tKb2IuQ29uZkVudHJ5EgwKBG1hcHMYByABKAUSDwoHcmVkdWNlcxgIIAEoBRIOCgZvdXRwdXQYCSABKAkSMwoHc2NyaXB0cxgKIAMoCzIiLm1hcHJlZHVjZS52MS5UYXNrSm9iLlNjcmlwdHNFbnRyeRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFNjcmlwdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjMKB01hcFRhc2sSKAoGcmFuZ2VzGAEgAygLMhgubWFwcmVkdWNlLnYxLklucHV0UmFuZ2UiaAoKSW5wdXRSYW5nZRIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRldGFnGAMgASgJEg0KBXN0YXJ0GAQgASgDEg4KBmxlbmd0aBgFIAEoAxIMCgRzaXplGAYgASgDIkgKClJlZHVjZVRhc2sSEQoJcGFydGl0aW9uGAEgASgFEicKB3NvdXJjZXMYAiADKAsyFi5tYXByZWR1Y2UudjEuU2VnbWVudHMiKQoGUmV2b2tlEg8KB2F0dGVtcHQYASABKAkSDgoGcmVhc29uGAIgASgJIicKB1NldHRsZWQSDwoHYXR0ZW1wdBgBIAEoCRILCgN3b24YAiABKAgiBwoFRHJhaW4yWwoNV29ya2VyU2VydmljZRJKCgdTZXNzaW9uEhwubWFwcmVkdWNlLnYxLlNlc3Npb25SZXF1ZXN0Gh0ubWFwcmVkdWNlLnYxLlNlc3Npb25SZXNwb25zZSgBMAFiBnByb3RvMw");
+  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIlkKD0F0dGVtcHRQcm9ncmVzcxIPCgdhdHRlbXB0GAEgASgJEhAKCGJ5dGVzX2luGAIgASgDEhMKC2J5dGVzX3RvdGFsGAMgASgDEg4KBnN0YXR1cxgEIAEoCSKVAQoJQ29tcGxldGVkEg8KB2F0dGVtcHQYASABKAkSKAoGb3V0cHV0GAIgASgLMhgubWFwcmVkdWNlLnYxLlRhc2tPdXRwdXQSJgoFc3RhdHMYAyABKAsyFy5tYXByZWR1Y2UudjEuVGFza1N0YXRzEiUKA2JhZBgEIAEoCzIYLm1hcHJlZHVjZS52MS5CYWRSZWNvcmRzIj8KCkJhZFJlY29yZHMSDwoHcmVjb3JkcxgBIAEoAxIgCgRwYXJ0GAIgASgLMhIubWFwcmVkdWNlLnYxLlBhcnQiZgoKVGFza091dHB1dBIqCghzZWdtZW50cxgBIAEoCzIWLm1hcHJlZHVjZS52MS5TZWdtZW50c0gAEiIKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydEgAQggKBm91dHB1dCJOCghTZWdtZW50cxIOCgZvYmplY3QYASABKAkSDAoEc2l6ZRgCIAEoAxIUCgxpbmRleF9vZmZzZXQYAyABKAMSDgoGZGlnZXN0GAQgASgJIkQKBFBhcnQSEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEc2l6ZRgDIAEoAxINCgV0b2tlbhgEIAEoCSLUAQoJVGFza1N0YXRzEhIKCnJlY29yZHNfaW4YASABKAMSEAoIYnl0ZXNfaW4YAiABKAMSEwoLcmVjb3Jkc19vdXQYAyABKAMSEQoJYnl0ZXNfb3V0GAQgASgDEg8KB3dhbGxfbXMYBSABKAMSNwoIY291bnRlcnMYBiADKAsyJS5tYXByZWR1Y2UudjEuVGFza1N0YXRzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBImEKBkZhaWxlZBIPCgdhdHRlbXB0GAEgASgJEg0KBWNsYXNzGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEAoIbG9nX3RhaWwYBCABKAkSFAoMbG9zdF9vdXRwdXRzGAUgAygJIgkKB0dvb2RieWUiQAoHV2VsY29tZRINCgVlcG9jaBgBIAEoAxIUCgxoZWFydGJlYXRfbXMYAiABKAUSEAoIbGVhc2VfbXMYAyABKAUiFgoHUmVuZXdlZBILCgNzZXEYASABKAMilgEKBUdyYW50Eg8KB2F0dGVtcHQYASABKAkSIgoDam9iGAIgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISJAoDbWFwGAMgASgLMhUubWFwcmVkdWNlLnYxLk1hcFRhc2tIABIqCgZyZWR1Y2UYBCABKAsyGC5tYXByZWR1Y2UudjEuUmVkdWNlVGFza0gAQgYKBHRhc2sipQMKB1Rhc2tKb2ISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgASgJEg0KBWZpbGVzGAQgAygJEisKA2VudhgFIAMoCzIeLm1hcHJlZHVjZS52MS5UYXNrSm9iLkVudkVudHJ5Ei0KBGNvbmYYBiADKAsyHy5tYXByZWR1Y2UudjEuVGFza0pvYi5Db25mRW50cnkSDAoEbWFwcxgHIAEoBRIPCgdyZWR1Y2VzGAggASgFEg4KBm91dHB1dBgJIAEoCRIzCgdzY3JpcHRzGAogAygLMiIubWFwcmVkdWNlLnYxLlRhc2tKb2IuU2NyaXB0c0VudHJ5EhcKD2JhZF9yZWNvcmRzX21heBgLIAEoBRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFNjcmlwdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKB01hcFRhc2sSKAoGcmFuZ2VzGAEgAygLMhgubWFwcmVkdWNlLnYxLklucHV0UmFuZ2USDgoGbmFycm93GAIgASgIImgKCklucHV0UmFuZ2USEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEZXRhZxgDIAEoCRINCgVzdGFydBgEIAEoAxIOCgZsZW5ndGgYBSABKAMSDAoEc2l6ZRgGIAEoAyJICgpSZWR1Y2VUYXNrEhEKCXBhcnRpdGlvbhgBIAEoBRInCgdzb3VyY2VzGAIgAygLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzIikKBlJldm9rZRIPCgdhdHRlbXB0GAEgASgJEg4KBnJlYXNvbhgCIAEoCSInCgdTZXR0bGVkEg8KB2F0dGVtcHQYASABKAkSCwoDd29uGAIgASgIIgcKBURyYWluMlsKDVdvcmtlclNlcnZpY2USSgoHU2Vzc2lvbhIcLm1hcHJlZHVjZS52MS5TZXNzaW9uUmVxdWVzdBodLm1hcHJlZHVjZS52MS5TZXNzaW9uUmVzcG9uc2UoATABYgZwcm90bzM");
 
 /**
  * @generated from message mapreduce.v1.SessionRequest
@@ -254,6 +254,13 @@ export type Completed = Message<"mapreduce.v1.Completed"> & {
    * @generated from field: mapreduce.v1.TaskStats stats = 3;
    */
   stats?: TaskStats | undefined;
+
+  /**
+   * Records of the input on which the mapper fails, if any had to be set aside.
+   *
+   * @generated from field: mapreduce.v1.BadRecords bad = 4;
+   */
+  bad?: BadRecords | undefined;
 };
 
 /**
@@ -262,6 +269,30 @@ export type Completed = Message<"mapreduce.v1.Completed"> & {
  */
 export const CompletedSchema: GenMessage<Completed> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_worker, 6);
+
+/**
+ * BadRecords is a staged file of the result, with the records as they were read.
+ *
+ * @generated from message mapreduce.v1.BadRecords
+ */
+export type BadRecords = Message<"mapreduce.v1.BadRecords"> & {
+  /**
+   * @generated from field: int64 records = 1;
+   */
+  records: bigint;
+
+  /**
+   * @generated from field: mapreduce.v1.Part part = 2;
+   */
+  part?: Part | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.BadRecords.
+ * Use `create(BadRecordsSchema)` to create a new message.
+ */
+export const BadRecordsSchema: GenMessage<BadRecords> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_worker, 7);
 
 /**
  * @generated from message mapreduce.v1.TaskOutput
@@ -290,7 +321,7 @@ export type TaskOutput = Message<"mapreduce.v1.TaskOutput"> & {
  * Use `create(TaskOutputSchema)` to create a new message.
  */
 export const TaskOutputSchema: GenMessage<TaskOutput> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 7);
+  messageDesc(file_mapreduce_v1_worker, 8);
 
 /**
  * Segments is one object in dfs-intermediate: sorted segments, then an index.
@@ -312,6 +343,13 @@ export type Segments = Message<"mapreduce.v1.Segments"> & {
    * @generated from field: int64 index_offset = 3;
    */
   indexOffset: bigint;
+
+  /**
+   * Of the pairs, whatever their order: tells whether two attempts made the same.
+   *
+   * @generated from field: string digest = 4;
+   */
+  digest: string;
 };
 
 /**
@@ -319,7 +357,7 @@ export type Segments = Message<"mapreduce.v1.Segments"> & {
  * Use `create(SegmentsSchema)` to create a new message.
  */
 export const SegmentsSchema: GenMessage<Segments> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 8);
+  messageDesc(file_mapreduce_v1_worker, 9);
 
 /**
  * Part is a staged file of the result: invisible until the leader publishes it.
@@ -355,7 +393,7 @@ export type Part = Message<"mapreduce.v1.Part"> & {
  * Use `create(PartSchema)` to create a new message.
  */
 export const PartSchema: GenMessage<Part> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 9);
+  messageDesc(file_mapreduce_v1_worker, 10);
 
 /**
  * @generated from message mapreduce.v1.TaskStats
@@ -397,7 +435,7 @@ export type TaskStats = Message<"mapreduce.v1.TaskStats"> & {
  * Use `create(TaskStatsSchema)` to create a new message.
  */
 export const TaskStatsSchema: GenMessage<TaskStats> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 10);
+  messageDesc(file_mapreduce_v1_worker, 11);
 
 /**
  * @generated from message mapreduce.v1.Failed
@@ -424,6 +462,13 @@ export type Failed = Message<"mapreduce.v1.Failed"> & {
    * @generated from field: string log_tail = 4;
    */
   logTail: string;
+
+  /**
+   * Map attempts whose outputs a reduce attempt could not read whole.
+   *
+   * @generated from field: repeated string lost_outputs = 5;
+   */
+  lostOutputs: string[];
 };
 
 /**
@@ -431,7 +476,7 @@ export type Failed = Message<"mapreduce.v1.Failed"> & {
  * Use `create(FailedSchema)` to create a new message.
  */
 export const FailedSchema: GenMessage<Failed> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 11);
+  messageDesc(file_mapreduce_v1_worker, 12);
 
 /**
  * Goodbye is the last message of a worker that leaves in good order.
@@ -446,7 +491,7 @@ export type Goodbye = Message<"mapreduce.v1.Goodbye"> & {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 12);
+  messageDesc(file_mapreduce_v1_worker, 13);
 
 /**
  * @generated from message mapreduce.v1.Welcome
@@ -473,7 +518,7 @@ export type Welcome = Message<"mapreduce.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 13);
+  messageDesc(file_mapreduce_v1_worker, 14);
 
 /**
  * Renewed: the leases of the attempts in that heartbeat start anew.
@@ -492,7 +537,7 @@ export type Renewed = Message<"mapreduce.v1.Renewed"> & {
  * Use `create(RenewedSchema)` to create a new message.
  */
 export const RenewedSchema: GenMessage<Renewed> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 14);
+  messageDesc(file_mapreduce_v1_worker, 15);
 
 /**
  * @generated from message mapreduce.v1.Grant
@@ -531,7 +576,7 @@ export type Grant = Message<"mapreduce.v1.Grant"> & {
  * Use `create(GrantSchema)` to create a new message.
  */
 export const GrantSchema: GenMessage<Grant> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 15);
+  messageDesc(file_mapreduce_v1_worker, 16);
 
 /**
  * @generated from message mapreduce.v1.TaskJob
@@ -592,6 +637,11 @@ export type TaskJob = Message<"mapreduce.v1.TaskJob"> & {
    * @generated from field: map<string, string> scripts = 10;
    */
   scripts: { [key: string]: string };
+
+  /**
+   * @generated from field: int32 bad_records_max = 11;
+   */
+  badRecordsMax: number;
 };
 
 /**
@@ -599,7 +649,7 @@ export type TaskJob = Message<"mapreduce.v1.TaskJob"> & {
  * Use `create(TaskJobSchema)` to create a new message.
  */
 export const TaskJobSchema: GenMessage<TaskJob> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 16);
+  messageDesc(file_mapreduce_v1_worker, 17);
 
 /**
  * @generated from message mapreduce.v1.MapTask
@@ -609,6 +659,13 @@ export type MapTask = Message<"mapreduce.v1.MapTask"> & {
    * @generated from field: repeated mapreduce.v1.InputRange ranges = 1;
    */
   ranges: InputRange[];
+
+  /**
+   * The mapper has failed on this split: find the records at fault and set them aside.
+   *
+   * @generated from field: bool narrow = 2;
+   */
+  narrow: boolean;
 };
 
 /**
@@ -616,7 +673,7 @@ export type MapTask = Message<"mapreduce.v1.MapTask"> & {
  * Use `create(MapTaskSchema)` to create a new message.
  */
 export const MapTaskSchema: GenMessage<MapTask> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 17);
+  messageDesc(file_mapreduce_v1_worker, 18);
 
 /**
  * @generated from message mapreduce.v1.InputRange
@@ -658,7 +715,7 @@ export type InputRange = Message<"mapreduce.v1.InputRange"> & {
  * Use `create(InputRangeSchema)` to create a new message.
  */
 export const InputRangeSchema: GenMessage<InputRange> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 18);
+  messageDesc(file_mapreduce_v1_worker, 19);
 
 /**
  * @generated from message mapreduce.v1.ReduceTask
@@ -680,7 +737,7 @@ export type ReduceTask = Message<"mapreduce.v1.ReduceTask"> & {
  * Use `create(ReduceTaskSchema)` to create a new message.
  */
 export const ReduceTaskSchema: GenMessage<ReduceTask> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 19);
+  messageDesc(file_mapreduce_v1_worker, 20);
 
 /**
  * @generated from message mapreduce.v1.Revoke
@@ -702,7 +759,7 @@ export type Revoke = Message<"mapreduce.v1.Revoke"> & {
  * Use `create(RevokeSchema)` to create a new message.
  */
 export const RevokeSchema: GenMessage<Revoke> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 20);
+  messageDesc(file_mapreduce_v1_worker, 21);
 
 /**
  * @generated from message mapreduce.v1.Settled
@@ -726,7 +783,7 @@ export type Settled = Message<"mapreduce.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 21);
+  messageDesc(file_mapreduce_v1_worker, 22);
 
 /**
  * Drain: the leader steps down in good order; keep running, find the next one.
@@ -741,7 +798,7 @@ export type Drain = Message<"mapreduce.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 22);
+  messageDesc(file_mapreduce_v1_worker, 23);
 
 /**
  * WorkerService is the one connection a worker has with the leader.

@@ -1,0 +1,58 @@
+import { byFairness, credit, grant } from "./assign.ts";
+import type { Command } from "./events.ts";
+import {
+  type Attempt,
+  currentPhase,
+  type Job,
+  type State,
+  type Task,
+  type Worker,
+} from "./state.ts";
+
+/** Before this share of a phase is done, nobody knows what is slow. */
+const DONE_SHARE = 0.25;
+
+/**
+ * Backup attempts: when nothing else is left to grant, a task that runs much
+ * longer than its like is granted once more, on another worker. The first to
+ * complete wins (S1), the other is revoked.
+ */
+export function backUpStragglers(state: State, atMs: number, out: Command[]): void {
+  if (state.idle.size === 0) return;
+  const jobs = [...state.jobs.values()].filter((job) => currentPhase(job) !== undefined);
+  for (const job of jobs.toSorted(byFairness)) {
+    for (const { task, attempt } of stragglers(state, job, atMs)) {
+      const worker = otherWorker(state, attempt.worker, task, atMs);
+      if (worker !== undefined) grant(state, job, task, worker, atMs, out);
+    }
+  }
+}
+
+/** Those with one live attempt, the longest running first. */
+function stragglers(state: State, job: Job, atMs: number): { task: Task; attempt: Attempt }[] {
+  const phase = currentPhase(job);
+  if (phase === undefined || job.held || phase.ready.length > 0) return [];
+  const { wallMs } = phase;
+  if (wallMs.length === 0 || wallMs.length < phase.tasks.length * DONE_SHARE) return [];
+  const median = wallMs[wallMs.length >> 1] as number;
+  const { backupFactor, backupMinMs } = state.config;
+  const limitMs = Math.max(backupMinMs, median * backupFactor);
+  const found: { task: Task; attempt: Attempt }[] = [];
+  for (const task of phase.tasks) {
+    if (task.state.kind !== "running") continue;
+    const live = [...task.attempts].flatMap((id) => state.attempts.get(id) ?? []);
+    const [attempt, ...others] = live.filter(({ revoked }) => !revoked);
+    if (attempt === undefined || others.length > 0) continue;
+    if (atMs - attempt.startedAtMs > limitMs) found.push({ task, attempt });
+  }
+  return found.toSorted((a, b) => a.attempt.startedAtMs - b.attempt.startedAtMs);
+}
+
+function otherWorker(state: State, busy: string, task: Task, atMs: number): Worker | undefined {
+  for (const id of state.idle) {
+    const worker = state.workers.get(id);
+    if (worker === undefined || id === busy || task.avoid.has(id)) continue;
+    if (credit(worker, atMs) > 0) return worker;
+  }
+  return undefined;
+}

@@ -1,0 +1,182 @@
+import { createReadStream } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import { MrError, messageOf } from "../model/errors.ts";
+import { parseAttemptId } from "../model/ids.ts";
+import { joinName, locationOf } from "../model/names.ts";
+import { type BadRecords, badRecordsName } from "../model/task.ts";
+import { countLines } from "../shuffle/lines.ts";
+import { StderrLog } from "../streaming/stderr.ts";
+import { committed, runScript, type TaskContext } from "./task_context.ts";
+
+const LF = 10;
+const CR = 13;
+const READ_BYTES = 256 * 1024;
+/** What is looked at in one step when the end of a record is sought, in bytes. */
+const SEEK_BYTES = 64 * 1024;
+
+/** Bytes [start, end) of the spooled input; both are borders of records. */
+interface Piece {
+  start: number;
+  end: number;
+}
+
+/**
+ * Finds the records on which a mapper fails, by bisection: it runs on the whole
+ * split, on halves of what it failed on, and so on, until the records at fault
+ * stand alone. Output counts only of pieces on which it succeeds, in the order of
+ * the input.
+ *
+ * @param records the split's records, each ended by one LF.
+ * @returns what was set aside, staged.
+ * @throws MrError `user` when that is more than the job allows.
+ */
+export async function runNarrowed(
+  context: TaskContext,
+  records: AsyncIterable<Uint8Array>,
+  onOutput: (chunk: Uint8Array) => Promise<void>,
+): Promise<BadRecords | undefined> {
+  const { progress, folder, assignment, log } = context;
+  const input = await open(join(folder.spill, "records"), "wx+", 0o600);
+  const output = await open(join(folder.spill, "printed"), "wx+", 0o600);
+  try {
+    const size = await spool(context, records, input);
+    progress.bytesTotal = size;
+    const bad: Piece[] = [];
+    const todo: Piece[] = [{ start: 0, end: size }];
+    for (let piece = todo.pop(); piece !== undefined; piece = todo.pop()) {
+      const failure = await tryPiece(context, piece, input, output);
+      if (failure === undefined) await passOn(output, onOutput);
+      else {
+        const middle = await borderNear(input, piece);
+        if (middle !== undefined) {
+          todo.push({ start: middle, end: piece.end }, { start: piece.start, end: middle });
+          continue;
+        }
+        bad.push(piece);
+        log.note(`set aside a record of ${piece.end - piece.start} bytes: ${messageOf(failure)}`);
+        if (bad.length > assignment.job.badRecordsMax)
+          throw new MrError(
+            "user",
+            `${messageOf(failure)}; it fails on more records than max_bad_records (${assignment.job.badRecordsMax}) allows`,
+          );
+      }
+      progress.bytesIn = piece.end;
+    }
+    return bad.length === 0 ? undefined : await stageBad(context, bad, input);
+  } finally {
+    await input.close();
+    await output.close();
+  }
+}
+
+async function spool(
+  context: TaskContext,
+  records: AsyncIterable<Uint8Array>,
+  file: FileHandle,
+): Promise<number> {
+  let size = 0;
+  for await (const chunk of records) {
+    context.signal.throwIfAborted();
+    context.stats.recordsIn += countLines(chunk);
+    await file.writeFile(chunk);
+    size += chunk.length;
+  }
+  context.stats.bytesIn = size;
+  return size;
+}
+
+/** Runs the mapper on a piece, its output into the file. @returns why it failed, if it did. */
+async function tryPiece(
+  context: TaskContext,
+  piece: Piece,
+  input: FileHandle,
+  output: FileHandle,
+): Promise<MrError | undefined> {
+  const log = new StderrLog();
+  await output.truncate(0);
+  let printed = 0;
+  try {
+    await runScript(
+      context,
+      async (script) => {
+        for await (const chunk of readPiece(input, piece)) if (!(await script.write(chunk))) return;
+      },
+      async (chunk) => {
+        await output.write(chunk, 0, chunk.length, printed);
+        printed += chunk.length;
+      },
+      log,
+    );
+    context.log.merge(log);
+    return undefined;
+  } catch (error) {
+    context.signal.throwIfAborted();
+    if (!MrError.is(error, "user")) throw error;
+    const whole = piece.start === 0 && piece.end === context.stats.bytesIn;
+    if (whole) context.log.note(`the mapper fails on the whole split:\n${log.tail()}`);
+    return error as MrError;
+  }
+}
+
+/** Each piece's output ends its last line: the next one begins a new one. */
+async function passOn(
+  output: FileHandle,
+  onOutput: (chunk: Uint8Array) => Promise<void>,
+): Promise<void> {
+  const { size } = await output.stat();
+  let last = LF;
+  for await (const chunk of readPiece(output, { start: 0, end: size })) {
+    last = chunk[chunk.length - 1] ?? last;
+    await onOutput(chunk);
+  }
+  if (last !== LF && last !== CR) await onOutput(Uint8Array.of(LF));
+}
+
+async function* readPiece(file: FileHandle, { start, end }: Piece): AsyncIterable<Buffer> {
+  if (end <= start) return;
+  const options = { fd: file, start, end: end - 1, autoClose: false, highWaterMark: READ_BYTES };
+  yield* createReadStream("", options) as AsyncIterable<Buffer>;
+}
+
+/** A border of two records inside the piece, as near behind its middle as there is one; else before. */
+async function borderNear(file: FileHandle, { start, end }: Piece): Promise<number | undefined> {
+  const middle = Math.floor((start + end) / 2);
+  const behind = await nextBorder(file, middle, end);
+  if (behind < end) return behind;
+  // The record across the middle is the last one: it stands alone against all before it.
+  for (let to = middle; to > start; to -= SEEK_BYTES) {
+    const from = Math.max(start, to - SEEK_BYTES);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(to - from), 0, to - from, from);
+    const at = buffer.subarray(0, bytesRead).lastIndexOf(LF);
+    if (at >= 0 && from + at + 1 > start) return from + at + 1;
+  }
+  return undefined;
+}
+
+async function nextBorder(file: FileHandle, from: number, end: number): Promise<number> {
+  for (let at = from; at < end; at += SEEK_BYTES) {
+    const length = Math.min(SEEK_BYTES, end - at);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, at);
+    const found = buffer.subarray(0, bytesRead).indexOf(LF);
+    if (found >= 0) return at + found + 1;
+  }
+  return end;
+}
+
+async function stageBad(
+  context: TaskContext,
+  bad: Piece[],
+  input: FileHandle,
+): Promise<BadRecords> {
+  const { store, assignment } = context;
+  const place = locationOf(assignment.job.output);
+  const task = parseAttemptId(assignment.attempt)?.task ?? "";
+  const name = joinName(place.prefix, badRecordsName(task));
+  const staged = await store.stage(place.container, name, assignment.attempt);
+  return committed(staged, async () => {
+    for (const piece of bad)
+      for await (const chunk of readPiece(input, piece)) await staged.write(chunk);
+    return { records: bad.length, receipt: await staged.seal() };
+  });
+}
