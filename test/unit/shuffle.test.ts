@@ -6,7 +6,11 @@ import { type InputBlob, planSplits } from "../../internal/scheduler/plan.ts";
 import { MapOutput } from "../../internal/shuffle/map_output.ts";
 import { hashPartition } from "../../internal/shuffle/partitioner.ts";
 import { ReduceInput } from "../../internal/shuffle/reduce_input.ts";
-import { INDEX_ENTRY_BYTES, parseIndexEntry } from "../../internal/shuffle/run_format.ts";
+import {
+  INDEX_ENTRY_BYTES,
+  parseIndexEntry,
+  readBlocks,
+} from "../../internal/shuffle/run_format.ts";
 import { mergeSegments, SpillFolder } from "../../internal/shuffle/spill.ts";
 import { readSplitRange } from "../../internal/shuffle/split_reader.ts";
 import { seeded } from "../support/corpus.ts";
