@@ -22,7 +22,8 @@ export function openCoordinator(config: CoordinatorConfig): Coordinator {
 
 export function openStore(config: StorageConfig): ObjectStore {
   const connection = config.BLOB_CONNECTION ?? config.AZURE_STORAGE_CONNECTION_STRING;
-  if (connection !== undefined) return new AzureStore(connection);
+  if (connection !== undefined)
+    return new AzureStore(connection, { patienceMs: config.MR_STORAGE_PATIENCE_MS });
   if (config.MR_STORE_DIR !== undefined) return new LocalStore(config.MR_STORE_DIR);
   throw new ConfigError(
     "set BLOB_CONNECTION or AZURE_STORAGE_CONNECTION_STRING (or MR_STORE_DIR, for one machine)",

@@ -27,6 +27,8 @@ const coordinator = {
 const storage = {
   BLOB_CONNECTION: text.optional(),
   AZURE_STORAGE_CONNECTION_STRING: text.optional(),
+  /** How long a request to a failing Blob storage is tried again; default: by role. */
+  MR_STORAGE_PATIENCE_MS: ms.optional(),
   /** Embedded default: the folder whose sub-folders are the containers. */
   MR_STORE_DIR: text.optional(),
 };
@@ -47,6 +49,8 @@ const masterSchema = z.object({
 const workerSchema = z.object({
   ...common,
   ...storage,
+  /** Longer than an outage that no attempt should be lost to. */
+  MR_STORAGE_PATIENCE_MS: ms.default(180_000),
   /** The masters, HOST:PORT, comma-separated; a name may stand for all of them. */
   RPC_ADDRESS: text.default("127.0.0.1:50051"),
   MR_WORKER_NAME: z
@@ -71,6 +75,8 @@ const proxySchema = z.object({
   ...storage,
   HTTP_HOST: text.default("127.0.0.1"),
   HTTP_PORT: port.default(8_080),
+  /** A request waits this long for there to be a leader that answers. */
+  MR_PATIENCE_MS: ms.default(30_000),
 });
 
 export type MasterConfig = z.infer<typeof masterSchema>;

@@ -18,8 +18,10 @@ export function createLogger(name: string, level: string): Logger {
  * Runs a server until SIGTERM or SIGINT; a second signal ends it at once. A
  * parent that started it over IPC is told where it listens, and is obeyed when
  * it goes: nobody else would end us then.
+ *
+ * @param parent the pid of a parent whose channel was lost (see hidden_environment.ts).
  */
-export async function runProcess(open: () => ServerProcess): Promise<void> {
+export async function runProcess(open: () => ServerProcess, parent?: string): Promise<void> {
   try {
     const server = open();
     let closing = false;
@@ -32,6 +34,7 @@ export async function runProcess(open: () => ServerProcess): Promise<void> {
     process.on("SIGTERM", close);
     process.on("SIGINT", close);
     process.on("disconnect", close);
+    if (parent !== undefined) whenOrphaned(Number(parent), close);
     const { address } = await server.start();
     process.send?.({ kind: "listening", address });
   } catch (error) {
@@ -40,4 +43,15 @@ export async function runProcess(open: () => ServerProcess): Promise<void> {
     process.stderr.write(`${known || hint ? messageOf(error) + hint : (error as Error).stack}\n`);
     process.exit(1);
   }
+}
+
+const LOOK_MS = 500;
+
+function whenOrphaned(parent: number, close: () => Promise<void>): void {
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    void close();
+  }, LOOK_MS);
+  timer.unref();
 }

@@ -26,6 +26,12 @@ export interface LocalClusterOptions {
   /** The real ones instead of the embedded defaults. */
   etcd?: string;
   blob?: string;
+  /** Settings of single processes, over all others. */
+  envOf?: (role: Role, number: number) => Record<string, string>;
+  /** Options of Node itself, for every process. */
+  nodeArgs?: string[];
+  /** A process that ends this often within a minute is not started again; default 5. */
+  restartsMax?: number;
   /** Says what happens to the processes. */
   say: (line: string) => void;
 }
@@ -35,17 +41,17 @@ const ENTRY = {
   worker: new URL("../worker/main.ts", import.meta.url).pathname,
   proxy: new URL("../proxy/main.ts", import.meta.url).pathname,
 };
-type Role = keyof typeof ENTRY;
+export type Role = keyof typeof ENTRY;
 
 const READY_MS = 30_000;
 const RESTART_MS = 500;
-/** A process that ends this often within a minute is not started again. */
 const RESTARTS_MAX = 5;
 const GRACE_MS = 3_000;
 
 interface Member {
   role: Role;
   name: string;
+  number: number;
   env: Record<string, string>;
   child: ChildProcess | undefined;
   address: string;
@@ -62,6 +68,7 @@ export class LocalCluster {
   private readonly options: LocalClusterOptions;
   private readonly members: Member[] = [];
   private readonly failed = new AbortController();
+  private isReady = false;
   private closing = false;
   private locked: string | undefined;
 
@@ -94,6 +101,7 @@ export class LocalCluster {
     const url = `http://${proxy.address}`;
     proxy.env.HTTP_PORT = new URL(url).port;
     await this.ready(url);
+    this.isReady = true;
     return url;
   }
 
@@ -119,6 +127,7 @@ export class LocalCluster {
     const member: Member = {
       role,
       name: `${role}-${number}`,
+      number,
       env: { ...env },
       child: undefined,
       address: "",
@@ -132,9 +141,15 @@ export class LocalCluster {
   private spawn(member: Member): void {
     if (member.role === "worker") this.removeScratch(member.name);
     const log = openSync(join(this.options.dir, "logs", `${member.name}.log`), "a");
-    const child = spawn(process.execPath, [ENTRY[member.role]], {
+    const { nodeArgs = [], envOf } = this.options;
+    const child = spawn(process.execPath, [...nodeArgs, ENTRY[member.role]], {
       stdio: ["ignore", log, log, "ipc"],
-      env: { ...process.env, ...this.backendEnv(member.role), ...member.env },
+      env: {
+        ...process.env,
+        ...this.backendEnv(member.role),
+        ...member.env,
+        ...envOf?.(member.role, member.number),
+      },
       detached: true,
     });
     closeSync(log);
@@ -181,8 +196,9 @@ export class LocalCluster {
     if (this.closing || member.child !== child) return;
     const nowMs = performance.now();
     const recent = member.starts.filter((ms) => nowMs - ms < 60_000);
-    const neverServed = member.address === "" && member.starts.length === 1;
-    if (recent.length > RESTARTS_MAX || neverServed) {
+    const neverServed = !this.isReady && member.address === "" && member.starts.length === 1;
+    const { restartsMax = RESTARTS_MAX } = this.options;
+    if (recent.length > restartsMax || neverServed) {
       const log = join(this.options.dir, "logs", `${member.name}.log`);
       this.failed.abort(
         new UsageError(`${member.name} ended (${how}): ${lastLine(log)}\nmore in ${log}`),
@@ -220,6 +236,14 @@ export class LocalCluster {
         );
       await delay(25);
     }
+  }
+
+  /** The processes as they are now; one that is being started again has no pid. */
+  processes(): { role: Role; name: string; pid: number | undefined }[] {
+    return this.members.map(({ role, name, child }) => {
+      const running = child?.exitCode === null && child.signalCode === null;
+      return { role, name, pid: running ? child.pid : undefined };
+    });
   }
 
   /** Rejects when a process cannot be kept running. */

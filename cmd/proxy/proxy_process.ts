@@ -22,7 +22,7 @@ export class ProxyProcess implements ServerProcess {
     this.logger = createLogger("proxy", config.MR_LOG_LEVEL);
     this.coordinator = openCoordinator(config);
     this.store = openStore(config);
-    this.jobs = new LeaderJobApi(this.coordinator);
+    this.jobs = new LeaderJobApi(this.coordinator, config.MR_PATIENCE_MS);
     const app = createApp({
       jobs: this.jobs,
       locator: this.coordinator,

@@ -47,6 +47,7 @@ export class WorkerProcess implements ServerProcess {
         BLOB_CONNECTION: config.BLOB_CONNECTION,
         AZURE_STORAGE_CONNECTION_STRING: config.AZURE_STORAGE_CONNECTION_STRING,
         MR_STORE_DIR: config.MR_STORE_DIR,
+        MR_STORAGE_PATIENCE_MS: config.MR_STORAGE_PATIENCE_MS,
       },
       runner: {
         scratch: this.scratch,

@@ -47,7 +47,12 @@ export interface ObjectStore {
   head(container: string, name: string): Promise<ObjectInfo | undefined>;
   read(container: string, name: string, options?: ReadOptions): AsyncIterable<Uint8Array>;
   /** `owner` is unique to the attempt: two owners may stage one name at a time. */
-  stage(container: string, name: string, owner: string): Promise<StagedObject>;
+  stage(
+    container: string,
+    name: string,
+    owner: string,
+    signal?: AbortSignal,
+  ): Promise<StagedObject>;
   publish(receipt: Receipt): Promise<void>;
   /** Forgets a staged object that was not published. */
   discard(receipt: Receipt): Promise<void>;

@@ -6,7 +6,7 @@ const CODES: Record<ErrorCode, Code> = {
   invalid: Code.InvalidArgument,
   not_found: Code.NotFound,
   exists: Code.AlreadyExists,
-  changed: Code.Aborted,
+  changed: Code.FailedPrecondition,
   conflict: Code.FailedPrecondition,
   too_many: Code.ResourceExhausted,
   unavailable: Code.Unavailable,
@@ -36,12 +36,22 @@ export function fromConnectError(cause: unknown, signal?: AbortSignal): MrError 
   const violations = error
     .findDetails(ViolationsSchema)
     .flatMap((detail) => detail.violations.map(({ field, message }) => ({ field, message })));
-  return new MrError(codeOf(error.code), error.rawMessage, { cause, violations });
+  const code = isConnectionLoss(error) ? "unavailable" : codeOf(error.code);
+  return new MrError(code, error.rawMessage, { cause, violations });
+}
+
+const LOST = new Set([Code.Canceled, Code.Aborted, Code.DeadlineExceeded, Code.Unknown]);
+
+/** Codes that our servers never send, errors of the socket, and answers that break off. */
+function isConnectionLoss(error: ConnectError): boolean {
+  if (LOST.has(error.code)) return true;
+  const { cause } = error;
+  if (cause instanceof Error && typeof (cause as NodeJS.ErrnoException).code === "string")
+    return true;
+  return /^(http\/2 stream closed|protocol error)/.test(error.rawMessage);
 }
 
 function codeOf(code: Code): ErrorCode {
-  if (code === Code.Canceled || code === Code.DeadlineExceeded) return "unavailable";
-  if (code === Code.Unknown) return "unavailable";
   for (const [ours, theirs] of Object.entries(CODES)) if (theirs === code) return ours as ErrorCode;
   return "internal";
 }

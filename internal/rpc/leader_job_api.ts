@@ -11,9 +11,6 @@ import {
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import { MasterConnection, RemoteJobApi } from "./clients.ts";
 
-/** A call waits this long for there to be a leader that answers, in milliseconds. */
-const PATIENCE_MS = 30_000;
-
 /**
  * The JobApi of whoever leads: looks the leader up, and when it is gone waits for
  * the next one within the same call. Safe to repeat: a submission by its key, the
@@ -24,7 +21,8 @@ export class LeaderJobApi implements JobApi {
   private readonly patienceMs: number;
   private current: { address: string; connection: MasterConnection } | undefined;
 
-  constructor(locator: LeaderLocator, patienceMs = PATIENCE_MS) {
+  /** @param patienceMs how long a call waits for there to be a leader that answers. */
+  constructor(locator: LeaderLocator, patienceMs: number) {
     this.locator = locator;
     this.patienceMs = patienceMs;
   }

@@ -59,6 +59,9 @@ type Connection =
   | { kind: "greeting"; sentMs: number }
   | { kind: "up"; heartbeatMs: number; leaseMs: number; nextHeartbeatMs: number };
 
+/** A script is stopped before its lease ends: stopping takes time, and clocks differ. */
+const LEASE_SHARE = 0.9;
+
 export class WorkerAgent {
   readonly held = new Map<AttemptId, Held>();
   private readonly info: WorkerInfo;
@@ -148,7 +151,7 @@ export class WorkerAgent {
     if (this.connection.kind === "greeting") this.heardMs = this.connection.sentMs;
     this.connection = { kind: "up", heartbeatMs, leaseMs, nextHeartbeatMs: atMs + heartbeatMs };
     for (const [attempt, held] of this.held) {
-      if (held.kind === "running") held.leaseUntilMs = this.heardMs + leaseMs;
+      if (held.kind === "running") held.leaseUntilMs = this.heardMs + leaseMs * LEASE_SHARE;
       if (held.kind === "sealed") this.report(attempt, held, out);
     }
     this.pull(out);
@@ -169,7 +172,7 @@ export class WorkerAgent {
       const message = failure(assignment.attempt, "preempted", "no slot is free");
       return void out.push({ kind: "send", message });
     }
-    const leaseUntilMs = this.heardMs + this.connection.leaseMs;
+    const leaseUntilMs = this.heardMs + this.connection.leaseMs * LEASE_SHARE;
     this.held.set(assignment.attempt, { kind: "running", leaseUntilMs });
     out.push({ kind: "run", assignment });
   }
@@ -233,10 +236,11 @@ export class WorkerAgent {
     const beat = this.unacknowledged.get(seq);
     if (beat === undefined) return;
     this.heardMs = beat.sentMs;
+    const { leaseMs } = this.connection;
     for (const attempt of beat.attempts) {
       const held = this.held.get(attempt);
       if (held?.kind === "running")
-        held.leaseUntilMs = Math.max(held.leaseUntilMs, beat.sentMs + this.connection.leaseMs);
+        held.leaseUntilMs = Math.max(held.leaseUntilMs, beat.sentMs + leaseMs * LEASE_SHARE);
     }
     for (const older of this.unacknowledged.keys())
       if (older <= seq) this.unacknowledged.delete(older);

@@ -49,7 +49,12 @@ async function mapToSegments(context: TaskContext, run: RunMapper): Promise<Task
   await output.push(lines.end());
   const object = mapOutputName(assignment.attempt);
   await failurePoint("worker.map.before-upload");
-  const staged = await store.stage(CONTAINER.intermediate, object, assignment.attempt);
+  const staged = await store.stage(
+    CONTAINER.intermediate,
+    object,
+    assignment.attempt,
+    context.signal,
+  );
   return committed(staged, async () => {
     const { size, indexOffset } = await output.writeTo((chunk) => {
       context.signal.throwIfAborted();

@@ -173,7 +173,7 @@ async function stageBad(
   const place = locationOf(assignment.job.output);
   const task = parseAttemptId(assignment.attempt)?.task ?? "";
   const name = joinName(place.prefix, badRecordsName(task));
-  const staged = await store.stage(place.container, name, assignment.attempt);
+  const staged = await store.stage(place.container, name, assignment.attempt, context.signal);
   return committed(staged, async () => {
     for (const piece of bad)
       for await (const chunk of readPiece(input, piece)) await staged.write(chunk);

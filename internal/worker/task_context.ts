@@ -99,7 +99,12 @@ export async function stagePart(context: TaskContext): Promise<StagedObject> {
   const { assignment, store } = context;
   const place = locationOf(assignment.job.output);
   const index = parseAttemptId(assignment.attempt)?.index ?? 0;
-  return store.stage(place.container, joinName(place.prefix, partName(index)), assignment.attempt);
+  return store.stage(
+    place.container,
+    joinName(place.prefix, partName(index)),
+    assignment.attempt,
+    context.signal,
+  );
 }
 
 /** Writes a script's lines as it printed them, each ended by one LF. */

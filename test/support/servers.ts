@@ -10,7 +10,8 @@ export interface TestServer extends AsyncDisposable {
 }
 
 /** A real etcd of its own, on loopback, with its data in a scratch folder. */
-export async function useEtcd(): Promise<TestServer & { address: string }> {
+/** @param more options of etcd itself. */
+export async function useEtcd(more: string[] = []): Promise<TestServer & { address: string }> {
   const binary = ["/usr/bin/etcd", "/usr/local/bin/etcd"].find(existsSync);
   if (binary === undefined)
     throw new Error("etcd is missing: install it (Debian: apt-get install etcd-server)");
@@ -31,6 +32,7 @@ export async function useEtcd(): Promise<TestServer & { address: string }> {
     "--initial-cluster",
     `default=http://127.0.0.1:${peer}`,
     "--unsafe-no-fsync",
+    ...more,
   ]);
   await until(
     `etcd at ${address}\n${process.said}`,

@@ -5,7 +5,7 @@ import {
   type ContainerClient,
   RestError,
 } from "@azure/storage-blob";
-import { MrError, messageOf } from "../../model/errors.ts";
+import { MrError } from "../../model/errors.ts";
 import { blobNameFault, containerNameFault, prefixFault } from "../../model/names.ts";
 import type {
   ObjectInfo,
@@ -14,28 +14,36 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
+import { Patience } from "./patience.ts";
 import { resumingRead } from "./resuming_read.ts";
 
 /** Azure refuses a blob of more than 50,000 blocks: 8 MiB each make 390 GiB. */
 const BLOCK_BYTES = 8 * 1024 * 1024;
-/** One request, retries included, may take this long. */
-const REQUEST_MS = 120_000;
+const PATIENCE_MS = 10_000;
+const IDLE_MS = 15_000;
 const TOKEN_METADATA = "mrtoken";
+
+export interface AzureStoreOptions {
+  /** How long a failing storage is borne with, in milliseconds; default 10,000. */
+  patienceMs?: number | undefined;
+  /** A response without a byte for this long is given up and resumed, in milliseconds; default 15,000. */
+  idleMs?: number | undefined;
+}
 
 /** The object store of a cluster: Azure Blob Storage (Azurite in tests). */
 export class AzureStore implements ObjectStore {
   readonly remote = true;
   private readonly service: BlobServiceClient;
+  private readonly patience: Patience;
+  private readonly idleMs: number;
 
-  constructor(connectionString: string) {
+  constructor(connectionString: string, options: AzureStoreOptions = {}) {
+    this.patience = new Patience(options.patienceMs ?? PATIENCE_MS);
+    this.idleMs = options.idleMs ?? IDLE_MS;
     try {
       this.service = BlobServiceClient.fromConnectionString(connectionString, {
-        retryOptions: {
-          maxTries: 6,
-          tryTimeoutInMs: 30_000,
-          retryDelayInMs: 200,
-          maxRetryDelayInMs: 5_000,
-        },
+        // All tries are ours: the SDK's know neither stalled bodies nor our deadline.
+        retryOptions: { maxTries: 1 },
       });
     } catch {
       // The SDK's own message may quote the string, and with it the key.
@@ -45,46 +53,57 @@ export class AzureStore implements ObjectStore {
 
   async containers(): Promise<string[]> {
     const names: string[] = [];
-    try {
-      const pages = (abortSignal: AbortSignal) =>
-        this.service.listContainers({ abortSignal }).byPage();
-      for await (const page of timely(pages))
-        for (const { name } of page.containerItems) names.push(name);
-    } catch (error) {
-      throw storageError(error);
-    }
+    const pages = this.pages((continuationToken, abortSignal) =>
+      this.service.listContainers({ abortSignal }).byPage({ continuationToken }),
+    );
+    for await (const page of pages) for (const { name } of page.containerItems) names.push(name);
     return names;
   }
 
+  /** The pages of a listing, each tried until it comes. */
+  private async *pages<P extends { continuationToken?: string }>(
+    open: (token: string | undefined, signal: AbortSignal) => AsyncIterableIterator<P>,
+  ): AsyncIterable<P> {
+    let token: string | undefined;
+    do {
+      const from = token;
+      const { value, done } = await this.patience.call((signal) => open(from, signal).next());
+      if (done === true) return;
+      yield value;
+      token = value.continuationToken;
+    } while (token !== undefined && token !== "");
+  }
+
   async containerExists(container: string): Promise<boolean> {
-    return call((abortSignal) => this.container(container).exists({ abortSignal }));
+    return this.patience.call((abortSignal) => this.container(container).exists({ abortSignal }));
   }
 
   async ensureContainer(container: string): Promise<void> {
-    await call((abortSignal) => this.container(container).createIfNotExists({ abortSignal }));
+    await this.patience.call((abortSignal) =>
+      this.container(container).createIfNotExists({ abortSignal }),
+    );
   }
 
   async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
     const fault = prefixFault(prefix);
     if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
-    try {
-      const pages = (abortSignal: AbortSignal) =>
-        this.container(container).listBlobsFlat({ prefix, abortSignal }).byPage();
-      for await (const page of timely(pages))
-        for (const blob of page.segment.blobItems)
-          yield {
-            name: blob.name,
-            size: blob.properties.contentLength ?? 0,
-            etag: plainEtag(blob.properties.etag),
-          };
-    } catch (error) {
-      throw storageError(error);
-    }
+    const pages = this.pages((continuationToken, abortSignal) =>
+      this.container(container)
+        .listBlobsFlat({ prefix, abortSignal })
+        .byPage({ continuationToken }),
+    );
+    for await (const page of pages)
+      for (const blob of page.segment.blobItems)
+        yield {
+          name: blob.name,
+          size: blob.properties.contentLength ?? 0,
+          etag: plainEtag(blob.properties.etag),
+        };
   }
 
   async head(container: string, name: string): Promise<ObjectInfo | undefined> {
     try {
-      const found = await call((abortSignal) =>
+      const found = await this.patience.call((abortSignal) =>
         this.blob(container, name).getProperties({ abortSignal }),
       );
       return { name, size: found.contentLength ?? 0, etag: plainEtag(found.etag) };
@@ -101,23 +120,31 @@ export class AzureStore implements ObjectStore {
   ): AsyncIterable<Uint8Array> {
     const blob = this.blob(container, name);
     try {
-      yield* resumingRead(blob, options);
+      yield* resumingRead(blob, options, this.patience, this.idleMs);
     } catch (error) {
       // Azure answers a read that starts at or beyond the end with 416.
-      if (error instanceof RestError && error.statusCode === 416) return;
-      throw storageError(error);
+      const { cause } = error as Error;
+      if (cause instanceof RestError && cause.statusCode === 416) return;
+      throw error;
     }
   }
 
-  async stage(container: string, name: string, owner: string): Promise<StagedObject> {
-    return new AzureStaged(this.blob(container, name), { container, name }, owner);
+  async stage(
+    container: string,
+    name: string,
+    owner: string,
+    signal?: AbortSignal,
+  ): Promise<StagedObject> {
+    return new AzureStaged(this.blob(container, name), { container, name }, owner, (body) =>
+      this.patience.call(body, signal),
+    );
   }
 
   async publish(receipt: Receipt): Promise<void> {
     const blob = this.blob(receipt.container, receipt.name);
     const ids = blockIds(receipt.token);
     try {
-      await call((abortSignal) =>
+      await this.patience.call((abortSignal) =>
         blob.commitBlockList(ids, {
           abortSignal,
           metadata: { [TOKEN_METADATA]: stagingId(receipt.token) },
@@ -130,9 +157,9 @@ export class AzureStore implements ObjectStore {
   }
 
   private async carries(blob: BlockBlobClient, token: string): Promise<boolean> {
-    const found = await call((abortSignal) => blob.getProperties({ abortSignal })).catch(
-      () => undefined,
-    );
+    const found = await this.patience
+      .call((abortSignal) => blob.getProperties({ abortSignal }))
+      .catch(() => undefined);
     return found?.metadata?.[TOKEN_METADATA] === token;
   }
 
@@ -145,7 +172,7 @@ export class AzureStore implements ObjectStore {
     const token = randomUUID();
     const blob = this.blob(container, name);
     try {
-      await call((abortSignal) =>
+      await this.patience.call((abortSignal) =>
         blob.upload(Buffer.from(bytes), bytes.length, {
           abortSignal,
           conditions: { ifNoneMatch: "*" },
@@ -166,7 +193,7 @@ export class AzureStore implements ObjectStore {
     body: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<ObjectInfo> {
-    const staged = new AzureStaged(this.blob(container, name), { container, name }, randomUUID());
+    const staged = await this.stage(container, name, randomUUID(), signal);
     for await (const chunk of body) {
       signal?.throwIfAborted();
       await staged.write(chunk);
@@ -178,7 +205,9 @@ export class AzureStore implements ObjectStore {
   }
 
   async delete(container: string, name: string): Promise<void> {
-    await call((abortSignal) => this.blob(container, name).deleteIfExists({ abortSignal }));
+    await this.patience.call((abortSignal) =>
+      this.blob(container, name).deleteIfExists({ abortSignal }),
+    );
   }
 
   async close(): Promise<void> {}
@@ -196,6 +225,8 @@ export class AzureStore implements ObjectStore {
   }
 }
 
+type Call = (body: (signal: AbortSignal) => Promise<unknown>) => Promise<unknown>;
+
 /** Uncommitted blocks under ids that no other attempt has; one upload runs while the next fills. */
 class AzureStaged implements StagedObject {
   private readonly blob: BlockBlobClient;
@@ -206,8 +237,15 @@ class AzureStaged implements StagedObject {
   private blocks = 0;
   private size = 0;
   private upload: Promise<unknown> = Promise.resolve();
+  private readonly call: Call;
 
-  constructor(blob: BlockBlobClient, place: { container: string; name: string }, owner: string) {
+  constructor(
+    blob: BlockBlobClient,
+    place: { container: string; name: string },
+    owner: string,
+    call: Call,
+  ) {
+    this.call = call;
     this.blob = blob;
     this.place = place;
     this.idPrefix = createHash("sha256")
@@ -236,7 +274,7 @@ class AzureStaged implements StagedObject {
     this.buffer = Buffer.allocUnsafe(0);
     this.filled = 0;
     await this.upload;
-    this.upload = call((abortSignal) =>
+    this.upload = this.call((abortSignal) =>
       this.blob.stageBlock(id, block, block.length, { abortSignal }),
     );
     // Whoever writes next, or seals, is told; until then it is not unhandled.
@@ -272,47 +310,4 @@ function stagingId(token: string): string {
 /** A listing gives etags bare, a response header quoted. */
 function plainEtag(etag: string | undefined): string {
   return (etag ?? "").replaceAll('"', "");
-}
-
-/** Pages of a listing, each of which must come in time: the SDK would wait for ever. */
-async function* timely<T>(open: (signal: AbortSignal) => AsyncIterable<T>): AsyncIterable<T> {
-  const stop = new AbortController();
-  const pages = open(stop.signal)[Symbol.asyncIterator]();
-  while (true) {
-    const timer = setTimeout(() => stop.abort(), REQUEST_MS);
-    try {
-      const next = await pages.next();
-      if (next.done === true) return;
-      clearTimeout(timer);
-      yield next.value;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-}
-
-async function call<T>(body: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  try {
-    return await body(AbortSignal.timeout(REQUEST_MS));
-  } catch (error) {
-    throw storageError(error);
-  }
-}
-
-function storageError(error: unknown): MrError {
-  if (error instanceof MrError) return error;
-  if (error instanceof RestError) {
-    const message = `storage: ${error.code ?? error.name}`;
-    if (error.statusCode === 404) return new MrError("not_found", message, { cause: error });
-    if (error.statusCode === 412) return new MrError("changed", message, { cause: error });
-    if (error.statusCode === 409) return new MrError("exists", message, { cause: error });
-    if (error.statusCode === 401 || error.statusCode === 403)
-      return new MrError("internal", `${message}: access denied`, { cause: error });
-    return new MrError("unavailable", `${message} (${error.statusCode ?? "no answer"})`, {
-      cause: error,
-    });
-  }
-  if ((error as Error).name === "AbortError" || (error as Error).name === "TimeoutError")
-    return new MrError("unavailable", "storage: no answer in time", { cause: error });
-  return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });
 }

@@ -1,29 +1,29 @@
-import { setTimeout as delay } from "node:timers/promises";
-import { type BlockBlobClient, RestError } from "@azure/storage-blob";
+import type { BlockBlobClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
 import type { ReadOptions } from "../../model/object_store.ts";
-
-/** No byte for this long: the response is taken for dead. Counts only while we wait for one. */
-const IDLE_MS = 15_000;
-/** Tries in a row without a byte of progress. */
-const TRIES_MAX = 8;
+import type { Patience } from "./patience.ts";
 
 /**
  * Reads a range as one stream and, when the response stalls or breaks, goes on
  * where it ended. The SDK's own retries cover neither. Every request is pinned
  * to the version of the first, so that a resumed read never mixes two.
+ *
+ * @param idleMs no byte for this long: the response is taken for dead. Counts only
+ *   while we wait for one.
  */
 export async function* resumingRead(
   blob: BlockBlobClient,
   options: ReadOptions,
+  patience: Patience,
+  idleMs: number,
 ): AsyncIterable<Uint8Array> {
   let at = options.start ?? 0;
   const end = options.length === undefined ? Number.POSITIVE_INFINITY : at + options.length;
   let etag = options.etag;
-  let tries = 0;
+  const retry = patience.begin(options.signal);
   while (at < end) {
     const stop = new AbortController();
-    const within = idleGuard(stop);
+    const within = idleGuard(stop, idleMs);
     const abortSignal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
     try {
       const response = await within(
@@ -41,32 +41,21 @@ export async function* resumingRead(
         const next = await within(chunks.next());
         if (next.done === true) break;
         at += next.value.length;
-        tries = 0;
+        retry.progress();
         yield next.value;
       }
       if (at >= expected) return;
       throw new MrError("unavailable", "storage: the response ended early");
     } catch (error) {
-      options.signal?.throwIfAborted();
-      tries += 1;
-      if (isFinal(error) || tries >= TRIES_MAX) throw error;
-      await delay(Math.min(5_000, 100 * 2 ** tries) * (0.5 + Math.random()), undefined, {
-        signal: options.signal,
-      });
+      await retry.after(error);
     } finally {
       stop.abort();
     }
   }
 }
 
-/** Errors that the same request would meet again. */
-function isFinal(error: unknown): boolean {
-  if (!(error instanceof RestError) || error.statusCode === undefined) return false;
-  return error.statusCode < 500 && error.statusCode !== 408 && error.statusCode !== 429;
-}
-
 /** Makes a function that waits for one answer at a time, and stops all when none comes. */
-function idleGuard(stop: AbortController): <T>(work: Promise<T>) => Promise<T> {
+function idleGuard(stop: AbortController, idleMs: number): <T>(work: Promise<T>) => Promise<T> {
   const stalled = new Promise<never>((_, reject) => {
     stop.signal.addEventListener("abort", () => reject(stop.signal.reason), { once: true });
   });
@@ -74,7 +63,7 @@ function idleGuard(stop: AbortController): <T>(work: Promise<T>) => Promise<T> {
   return async (work) => {
     const timer = setTimeout(
       () => stop.abort(new MrError("unavailable", "storage: the response stalled")),
-      IDLE_MS,
+      idleMs,
     );
     try {
       return await Promise.race([work, stalled]);
