@@ -37,6 +37,7 @@ export interface JobJson {
   reduce: PhaseJson;
   counters: Record<string, number>;
   attempts: { failed: number; lost: number };
+  bad_records: number;
   output: string;
   submitted_at: string;
   started_at: string | null;

@@ -35,6 +35,10 @@ export const runCommand: Command = {
     conf: { value: "NAME=VALUE", multiple: true, help: "a job option by Hadoop's name" },
     priority: { value: "N", help: "-100 to 100 (write --priority=-5); the higher goes first" },
     "max-attempts": { value: "N", help: "tries per task (default 4)" },
+    "max-bad-records": {
+      value: "N",
+      help: "input records that may be set aside because the mapper fails on them",
+    },
     show: { value: "N", help: "lines of the result to print (default 10; 0: none)" },
     detach: { help: "do not wait; print the job's id" },
     ...JSON_FLAG,
@@ -63,6 +67,7 @@ async function runJob(args: Args): Promise<number> {
     conf: pairs("conf", args.list("conf")),
     priority: args.whole("priority", -100),
     max_attempts: args.whole("max-attempts", 1),
+    max_bad_records: args.whole("max-bad-records", 0),
   };
   if (!args.has("detach")) return follow(client, args, (signal) => client.run(request, signal));
   const job = await client.json<JobJson>("/request", {
@@ -250,6 +255,9 @@ function describe(job: JobJson): string {
     ["map", `${job.map.done}/${job.map.total}, ${bytes(job.map.bytes_done)}`],
     ["reduce", `${job.reduce.done}/${job.reduce.total}`],
     ["attempts", `${job.attempts.failed} failed, ${job.attempts.lost} lost`],
+    ...(job.bad_records > 0
+      ? [["set aside", `${job.bad_records} records, in ${job.output}/_bad/`]]
+      : []),
     ["output", job.output],
     ["submitted", job.submitted_at],
     ["finished", job.finished_at ?? ""],

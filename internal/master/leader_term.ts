@@ -137,6 +137,10 @@ export class LeaderTerm {
       }
       case "changed":
         return this.wake(effect.job);
+      case "lost": {
+        const { attempt, worker, why, message } = effect;
+        return this.options.logger.info({ attempt, worker, class: why, message }, "attempt lost");
+      }
       case "plan":
         return this.background(this.plan(effect));
       case "collect":

@@ -12,6 +12,7 @@ export type FailurePoint =
   | "master.publish.after-marker"
   | "master.sweep.before"
   | "master.takeover.read"
+  | "worker.spill.before-write"
   | "worker.map.before-upload"
   | "worker.map.after-upload"
   | "worker.map.after-publish"

@@ -189,6 +189,8 @@ function endAttempt(
   if (found === undefined || found.task.state.kind !== "running") return;
   const { job, phase, task } = found;
   chargeTask(job, task, attempt, reason, out);
+  const { class: why, message } = reason;
+  out.push({ kind: "lost", attempt: attempt.id, worker: attempt.worker, why, message });
   out.push({ kind: "changed", job: job.record.id });
   const verdict = verdictOf(state, job, task, reason.class);
   if (verdict !== undefined) {

@@ -1,7 +1,7 @@
 import type { RecordWrite } from "../model/coordinator.ts";
 import type { MrError } from "../model/errors.ts";
-import type { JobId, WorkerId } from "../model/ids.ts";
-import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { AttemptId, JobId, WorkerId } from "../model/ids.ts";
+import type { FailureClass, JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { DoneRecord, JobRecord } from "../model/records.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import type { Receipt, Split } from "../model/task.ts";
@@ -64,6 +64,8 @@ export type Command =
   | { kind: "sweep"; job: JobRecord; what: SweepScope; tasks: TaskView[] }
   /** Look for objects that no job needs any more. */
   | { kind: "collect" }
+  /** An attempt ended without output; for the log. */
+  | { kind: "lost"; attempt: AttemptId; worker: WorkerId; why: FailureClass; message: string }
   /** Somebody may want to look at the job again. */
   | { kind: "changed"; job: JobId };
 

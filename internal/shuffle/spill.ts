@@ -1,6 +1,7 @@
 import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
+import { failurePoint } from "../model/failure_point.ts";
 import { fanInGroups, MERGE_FAN_IN, mergeRuns, type RecordSink } from "./merge.ts";
 import { type IndexEntry, RunCursor, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
@@ -20,6 +21,7 @@ export class SpillFolder {
 
   /** Writes a run; returns an opener for each of its segments. */
   async write(fill: (writer: RunWriter) => Promise<void>): Promise<OpenSegment[]> {
+    await failurePoint("worker.spill.before-write");
     this.serial += 1;
     const path = join(this.folder, `spill-${this.serial}`);
     const file = await open(path, "wx", 0o600);

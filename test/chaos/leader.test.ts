@@ -1,34 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type FaultyCluster, TIMES, useFaultyCluster } from "../support/faulty_cluster.ts";
+import { checkWinners, someTasksDone, TIMES, useFaultyCluster } from "../support/faulty_cluster.ts";
 import { JOB_KINDS, KnownJobs } from "../support/known_jobs.ts";
 import { until } from "../support/processes.ts";
 
 const TTL_MS = Number(TIMES.MR_LEADER_TTL_MS);
-
-async function winners(cluster: FaultyCluster, id: string): Promise<Map<string, string>> {
-  const { tasks } = await cluster.client.json<{
-    tasks: { id: string; attempts: { id: string; state: string }[] }[];
-  }>(`/jobs/${id}/tasks`);
-  return new Map(
-    tasks.flatMap(({ id: task, attempts }) =>
-      attempts.filter(({ state }) => state === "won").map((attempt) => [task, attempt.id] as const),
-    ),
-  );
-}
-
-async function someTasksDone(cluster: FaultyCluster, id: string): Promise<Map<string, string>> {
-  return until("a few tasks done", async () => {
-    const won = await winners(cluster, id).catch(() => undefined);
-    return won !== undefined && won.size >= 3 && won;
-  });
-}
-
-/** Nothing that was done before is done again. */
-async function checkWinners(cluster: FaultyCluster, id: string, before: Map<string, string>) {
-  const after = await winners(cluster, id);
-  for (const [task, attempt] of before) assert.equal(after.get(task), attempt, `${task} ran again`);
-}
 
 describe("a leader", () => {
   it("dies at every point of a job's life", async () => {

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readdirSync, readlinkSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -8,6 +7,7 @@ import { promisify } from "node:util";
 import type { JobJson } from "../../cmd/mr/client.ts";
 import {
   outputOf,
+  processesIn,
   putExample,
   putFile,
   putText,
@@ -109,20 +109,6 @@ async function killWorker(cluster: TestCluster): Promise<void> {
     return workers.find((worker) => worker.attempts.length > 0);
   });
   process.kill(busy.pid, "SIGKILL");
-}
-
-/** Processes whose working directory lies below a folder. */
-function processesIn(folder: string): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => {
-      try {
-        return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
 }
 
 describe("a job survives", () => {

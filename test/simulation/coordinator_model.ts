@@ -1,61 +1,75 @@
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import type { History } from "./history.ts";
+import type { Mutation } from "./mutations.ts";
 import type { World } from "./world.ts";
 
-/** How long a leader's lease lasts, in ms of the fake clock. */
+/** How long a leader's lease lasts, by the coordinator's clock. */
 export const TTL_MS = 3_000;
 
-/** What campaigns for leadership. */
-export interface Candidate {
-  readonly name: string;
-}
+export type Outcome = "done" | "fenced" | "unavailable";
 
 /** etcd, or the SQLite file: leases, epochs, and commits that are fenced when they land. */
-export class CoordinatorModel<M extends Candidate> {
+export class CoordinatorModel<M> {
   readonly records = new Map<string, string>();
   private readonly world: World;
   private readonly history: History;
+  private readonly mutation: Mutation;
   private epoch = 0;
   private holder: M | undefined;
   private deadlineMs = 0;
-  /** Turned off by the mutation check. */
-  fencing = true;
+  /** Answers nobody until then. */
+  private downUntilMs = 0;
 
-  constructor(world: World, history: History) {
+  constructor(world: World, history: History, mutation: Mutation) {
     this.world = world;
     this.history = history;
+    this.mutation = mutation;
+  }
+
+  private get down(): boolean {
+    return this.world.nowMs < this.downUntilMs;
+  }
+
+  fail(forMs: number): void {
+    this.downUntilMs = this.world.nowMs + forMs;
   }
 
   leader(): M | undefined {
     return this.deadlineMs > this.world.nowMs ? this.holder : undefined;
   }
 
+  /** Whether no other can be elected yet. */
+  holds(epoch: number): boolean {
+    return epoch === this.epoch && this.deadlineMs > this.world.nowMs;
+  }
+
   tryElect(master: M): number | undefined {
-    if (this.deadlineMs > this.world.nowMs) return undefined;
+    if (this.down || this.deadlineMs > this.world.nowMs) return undefined;
     this.holder = master;
     this.deadlineMs = this.world.nowMs + TTL_MS;
-    this.epoch += 1;
+    if (this.mutation.shell !== "epoch-reused" || this.epoch === 0) this.epoch += 1;
+    this.history.seen.leaders += 1;
     return this.epoch;
   }
 
   renew(epoch: number): boolean {
-    if (epoch !== this.epoch || this.deadlineMs <= this.world.nowMs) return false;
+    if (this.down || !this.holds(epoch)) return false;
     this.deadlineMs = this.world.nowMs + TTL_MS;
     return true;
   }
 
   resign(epoch: number): void {
-    if (epoch === this.epoch) this.deadlineMs = this.world.nowMs;
+    if (!this.down && epoch === this.epoch) this.deadlineMs = this.world.nowMs;
   }
 
-  /** False: fenced. */
-  commit(epoch: number, writes: RecordWrite[]): boolean {
-    if (this.fencing && (epoch !== this.epoch || this.deadlineMs <= this.world.nowMs)) return false;
+  commit(epoch: number, writes: RecordWrite[]): Outcome {
+    if (this.down) return "unavailable";
+    if (this.mutation.shell !== "no-fence" && !this.holds(epoch)) return "fenced";
+    this.history.committed(writes);
     for (const { key, value } of writes) {
-      this.history.recorded(key, value, writes);
       if (value === undefined) this.records.delete(key);
       else this.records.set(key, value);
     }
-    return true;
+    return "done";
   }
 }

@@ -6,15 +6,13 @@ export class Link {
   private readonly world: World;
   private lastMs = { up: 0, down: 0 };
   broken = false;
-  readonly session: number;
   toMaster: (message: WorkerMessage) => void = () => {};
   toWorker: (message: MasterMessage) => void = () => {};
   masterLost: () => void = () => {};
   workerLost: () => void = () => {};
 
-  constructor(world: World, session: number) {
+  constructor(world: World) {
     this.world = world;
-    this.session = session;
   }
 
   send(way: "up" | "down", repeatable: boolean, deliver: () => void): void {

@@ -1,17 +1,23 @@
+import assert from "node:assert/strict";
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import type { JobSpec } from "../../internal/model/job.ts";
-import type { Event } from "../../internal/scheduler/events.ts";
+import type { DoneRecord, JobRecord } from "../../internal/model/records.ts";
+import type { Event, Plan } from "../../internal/scheduler/events.ts";
 import { type Batch, type Effect, Outbox } from "../../internal/scheduler/outbox.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
 import { DEFAULT_SCHEDULER_CONFIG, type State } from "../../internal/scheduler/state.ts";
 import { step } from "../../internal/scheduler/step.ts";
-import { type CoordinatorModel, TTL_MS } from "./coordinator_model.ts";
-import type { History } from "./history.ts";
+import { TTL_MS } from "./coordinator_model.ts";
 import type { Link } from "./link_model.ts";
-import { checkState } from "./state_check.ts";
-import type { World } from "./world.ts";
+import { ProcessModel } from "./process_model.ts";
+import type { Scene } from "./scene.ts";
+import { checkState, isBackup } from "./state_check.ts";
 
 const CONFIG = { ...DEFAULT_SCHEDULER_CONFIG, infraFailuresMax: 10_000 };
+const TICK_MS = 250;
+const REPEAT_MS = 500;
+/** The share of its lease that a leader counts on, by its own clock (C4). */
+const TERM_MS = TTL_MS * 0.8;
 
 type Untimed<E> = E extends unknown ? Omit<E, "atMs" | "wallMs"> : never;
 
@@ -20,52 +26,38 @@ type Leading = {
   epoch: number;
   state: State;
   outbox: Outbox;
+  /** By the master's own clock. */
   validUntilMs: number;
   committing: boolean;
 };
 
+/** Where a master can be made to die. */
+export const POINTS = [
+  "recorded, not told",
+  "a loss is recorded",
+  "half published",
+  "published",
+  "half swept",
+] as const;
+type Point = (typeof POINTS)[number];
+
 /** A master: the real core, outbox and recovery, with the clock and the world around them faked. */
-export class MasterModel {
-  readonly name: string;
-  private readonly world: World;
-  private readonly history: History;
-  private readonly coordinator: CoordinatorModel<MasterModel>;
+export class MasterModel extends ProcessModel {
   mode: { kind: "down" } | { kind: "standby" } | Leading = { kind: "standby" };
-  /** Stands still until then, as under SIGSTOP: what arrives waits. */
-  pausedUntilMs = 0;
-  readonly links = new Map<number, Link>();
-  private waiting: (() => void)[] = [];
+  /** It dies when it next comes to this point. */
+  diesAt: Point | undefined;
+  private readonly links = new Map<number, Link>();
   private replies = new Map<number, (job: string) => void>();
   private questions = 0;
-  /** Turned off by the mutation check. */
-  acknowledgeBeforeCommit = false;
+  private sessions = 0;
 
-  constructor(
-    name: string,
-    world: World,
-    history: History,
-    coordinator: CoordinatorModel<MasterModel>,
-  ) {
-    this.name = name;
-    this.world = world;
-    this.history = history;
-    this.coordinator = coordinator;
+  constructor(name: string, scene: Scene) {
+    super(name, scene);
     this.tick();
   }
 
-  /** Runs now, or when the pause ends; not at all if the process has died meanwhile. */
-  whenAwake(work: () => void): void {
-    if (this.world.nowMs >= this.pausedUntilMs) return work();
-    this.waiting.push(work);
-    this.world.after(this.pausedUntilMs - this.world.nowMs, () => {
-      const work = this.waiting;
-      this.waiting = [];
-      for (const run of work) this.whenAwake(run);
-    });
-  }
-
   private tick(): void {
-    this.world.after(250, () => {
+    this.scene.world.after(this.clock.timer(TICK_MS), () => {
       this.whenAwake(() => this.beat());
       this.tick();
     });
@@ -74,27 +66,39 @@ export class MasterModel {
   private beat(): void {
     const { mode } = this;
     if (mode.kind === "standby") {
-      const epoch = this.coordinator.tryElect(this);
+      const epoch = this.scene.coordinator.tryElect(this);
       if (epoch !== undefined) this.lead(epoch);
     } else if (mode.kind === "leading") {
-      if (this.world.nowMs >= mode.validUntilMs) return this.demote();
-      const sentMs = this.world.nowMs;
-      this.world.after(this.world.between(1, 20), () => {
-        if (!this.coordinator.renew(mode.epoch)) return;
-        this.whenAwake(() => {
-          mode.validUntilMs = Math.max(mode.validUntilMs, sentMs + TTL_MS * 0.8);
-        });
-      });
+      if (this.termIsOver(mode)) return this.demote();
+      this.renew(mode);
       this.post({ kind: "tick" });
     }
   }
 
+  private renew(mode: Leading): void {
+    const { world, coordinator, mutation } = this.scene;
+    const sentMs = this.clock.nowMs;
+    world.after(world.between(1, 20), () => {
+      if (!coordinator.renew(mode.epoch) || world.chance(0.02)) return;
+      this.whenAwake(() => {
+        const fromMs = mutation.shell === "term-from-reply" ? this.clock.nowMs : sentMs;
+        mode.validUntilMs = Math.max(mode.validUntilMs, fromMs + TERM_MS);
+      });
+    });
+  }
+
+  private termIsOver(mode: Leading): boolean {
+    return this.scene.mutation.shell !== "endless-term" && this.clock.nowMs >= mode.validUntilMs;
+  }
+
   private lead(epoch: number): void {
-    this.world.note(`${this.name} leads, epoch ${epoch}`);
-    const records = [...this.coordinator.records].map(([key, value]) => ({ key, value }));
-    const at = { atMs: this.world.nowMs, wallMs: this.world.nowMs };
+    const { world, coordinator, mutation } = this.scene;
+    world.note(`${this.name} leads, epoch ${epoch}`);
+    const stored = [...coordinator.records].map(([key, value]) => ({ key, value }));
+    const records = mutation.recovered?.(stored) ?? stored;
+    const at = { atMs: this.clock.nowMs, wallMs: this.clock.wallMs };
     const { state, commands } = recover(CONFIG, epoch, records, at);
-    const validUntilMs = this.world.nowMs + TTL_MS * 0.8;
+    const validUntilMs = this.clock.nowMs + TERM_MS;
     const outbox = new Outbox();
     this.mode = { kind: "leading", epoch, state, outbox, validUntilMs, committing: false };
     outbox.add(commands);
@@ -103,21 +107,30 @@ export class MasterModel {
 
   demote(): void {
     if (this.mode.kind !== "leading") return;
-    this.world.note(`${this.name} steps down`);
-    this.coordinator.resign(this.mode.epoch);
+    this.scene.world.note(`${this.name} steps down`);
+    this.scene.coordinator.resign(this.mode.epoch);
     this.mode = { kind: "standby" };
     this.dropLinks();
   }
 
   crash(): void {
-    this.world.note(`${this.name} dies`);
+    const { world } = this.scene;
+    world.note(`${this.name} dies`);
     this.mode = { kind: "down" };
-    this.waiting = [];
-    this.pausedUntilMs = 0;
+    this.forget();
+    this.diesAt = undefined;
     this.dropLinks();
-    this.world.after(this.world.between(500, 8_000), () => {
+    world.after(world.between(500, 8_000), () => {
       if (this.mode.kind === "down") this.mode = { kind: "standby" };
     });
+  }
+
+  /** @returns whether it has died of it. */
+  private comesTo(point: Point): boolean {
+    if (this.diesAt !== point) return false;
+    this.scene.world.note(`${this.name} comes to: ${point}`);
+    this.crash();
+    return true;
   }
 
   private dropLinks(): void {
@@ -126,12 +139,17 @@ export class MasterModel {
     this.replies.clear();
   }
 
-  post(event: Untimed<Event>): void {
+  post(untimed: Untimed<Event>): void {
     const { mode } = this;
     if (mode.kind !== "leading") return;
-    const timed = { ...event, atMs: this.world.nowMs, wallMs: this.world.nowMs } as Event;
-    mode.outbox.add(step(mode.state, timed));
+    const { mutation, history } = this.scene;
+    const timed = { ...untimed, atMs: this.clock.nowMs, wallMs: this.clock.wallMs } as Event;
+    const event = mutation.event?.(timed) ?? timed;
+    const commands = step(mode.state, event);
     checkState(mode.state);
+    if (event.kind === "collected")
+      history.seen["leftovers swept"] += commands.filter(({ kind }) => kind === "sweep").length;
+    mode.outbox.add(mutation.commands?.(commands, event, mode.state) ?? commands);
     this.pump(mode);
   }
 
@@ -139,88 +157,132 @@ export class MasterModel {
     if (mode.committing || this.mode !== mode) return;
     const batch = mode.outbox.next();
     if (batch === undefined) return;
-    if (this.acknowledgeBeforeCommit) this.perform(mode, batch);
+    const { mutation } = this.scene;
+    batch.writes = mutation.commit?.(batch.writes) ?? batch.writes;
+    if (mutation.shell === "acknowledge-first") this.perform(mode, batch);
     if (batch.writes.length === 0) return this.released(mode, batch);
     mode.committing = true;
     this.commit(mode, batch);
   }
 
   private commit(mode: Leading, batch: Batch): void {
+    const { world, coordinator, mutation } = this.scene;
     const again = () => this.whenAwake(() => this.mode === mode && this.commit(mode, batch));
-    if (this.world.chance(0.02)) return this.world.after(500, again); // the request is lost
-    this.world.after(this.world.between(1, 15), () => {
-      const landed = this.coordinator.commit(mode.epoch, batch.writes);
-      if (this.world.chance(0.02)) return this.world.after(500, again); // the reply is lost
-      this.world.after(this.world.between(1, 15), () =>
-        this.whenAwake(() => {
-          if (this.mode !== mode) return;
-          if (!landed) return this.demote();
-          mode.committing = false;
-          this.released(mode, batch);
-        }),
-      );
+    const unknown = mutation.shell === "unknown-is-done" ? () => committed("done") : again;
+    const committed = (outcome: "done" | "fenced") =>
+      this.whenAwake(() => {
+        if (this.mode !== mode) return;
+        if (outcome === "fenced") return this.demote();
+        mode.committing = false;
+        this.released(mode, batch);
+      });
+    if (world.chance(0.02)) return world.after(REPEAT_MS, unknown); // the request is lost
+    world.after(world.between(1, 15), () => {
+      const outcome = coordinator.commit(mode.epoch, batch.writes);
+      // Nobody answers, or the reply is lost.
+      if (outcome === "unavailable" || world.chance(0.02)) return world.after(REPEAT_MS, unknown);
+      world.after(world.between(1, 15), () => committed(outcome));
     });
   }
 
   private released(mode: Leading, batch: Batch): void {
-    if (this.world.nowMs >= mode.validUntilMs) return this.demote();
-    if (!this.acknowledgeBeforeCommit) this.perform(mode, batch);
+    if (batch.writes.length > 0 && this.comesTo("recorded, not told")) return;
+    if (batch.writes.some(isLoss) && this.comesTo("a loss is recorded")) return;
+    if (this.termIsOver(mode)) return this.demote();
+    if (this.scene.mutation.shell !== "acknowledge-first") this.perform(mode, batch);
     this.pump(mode);
   }
 
   private perform(mode: Leading, { effects, writes }: Batch): void {
-    for (const effect of effects) this.performOne(mode, effect, writes);
+    const { coordinator, history } = this.scene;
+    assert.ok(coordinator.holds(mode.epoch), `C4: ${this.name} acts after its term`);
+    for (const effect of effects) {
+      if (effect.kind === "send" && effect.message.kind === "grant") {
+        const { assignment } = effect.message;
+        if (this.links.has(effect.session)) history.granted(assignment, writes);
+        if (isBackup(mode.state, assignment.attempt)) history.seen.backups += 1;
+      }
+      this.performOne(mode, effect);
+    }
   }
 
-  private performOne(mode: Leading, effect: Effect, commit: RecordWrite[]): void {
-    const later = (minMs: number, maxMs: number, work: () => void) =>
-      this.world.after(this.world.between(minMs, maxMs), () =>
-        this.whenAwake(() => this.mode === mode && work()),
-      );
+  private performOne(mode: Leading, effect: Effect): void {
     switch (effect.kind) {
       case "send": {
         const link = this.links.get(effect.session);
-        if (link === undefined) return;
-        if (effect.message.kind === "grant")
-          this.history.granted(effect.message.assignment, commit);
-        return link.send("down", true, () => link.toWorker(effect.message));
+        return link?.send("down", true, () => link.toWorker(effect.message));
       }
       case "close":
         return this.links.get(effect.session)?.break();
       case "reply": {
         const { answer } = effect;
         if (answer.kind !== "submitted") return;
-        this.history.told(answer.job.id);
+        this.scene.history.told(answer.job.id);
         return this.replies.get(effect.to)?.(answer.job.id);
       }
       case "plan":
-        return later(1, 200, () => this.plan(effect.job));
-      case "publish": {
-        const last = effect.receipts.length;
-        effect.receipts.forEach((receipt, i) => {
-          later(i * 10, i * 10 + 9, () => this.history.publishedPart(effect.job, receipt));
-        });
-        return later(last * 10, last * 10 + 50, () => {
-          this.history.marked(effect.job, effect.marker, last);
-          this.post({ kind: "published", job: effect.job });
-        });
-      }
+        return this.later(mode, 1, 200, () => this.plan(effect.job));
+      case "publish":
+        return this.publish(mode, effect);
       case "sweep":
-        return later(1, 50, () => {
-          for (const name of [...this.history.objects.keys()])
-            if (effect.what.intermediate && name.startsWith(`${effect.job.id}/`))
-              this.history.objects.delete(name);
-          this.post({ kind: "swept", job: effect.job.id });
+        return this.later(mode, 1, 50, () => this.sweep(mode, effect));
+      case "collect":
+        return this.later(mode, 1, 100, () => {
+          const jobs = this.scene.storage.jobs();
+          this.later(mode, 1, 50, () => this.post({ kind: "collected", jobs }));
         });
-      default:
+      case "changed":
         return;
     }
   }
 
-  private plan({ id, spec }: { id: string; spec: JobSpec }): void {
+  /** What a leader does over time; it ends with its term. */
+  private later(mode: Leading, minMs: number, maxMs: number, work: () => void): void {
+    const { world } = this.scene;
+    world.after(world.between(minMs, maxMs), () =>
+      this.whenAwake(() => this.mode === mode && work()),
+    );
+  }
+
+  private plan({ id, spec }: JobRecord): void {
     if (spec.m_num === 13) return this.post({ kind: "plan-failed", job: id, message: "unlucky" });
-    const splits = Array.from({ length: spec.m_num }, () => []);
-    this.post({ kind: "planned", job: id, plan: { kind: "splits", splits } });
+    this.post({ kind: "planned", job: id, plan: this.planOf(spec) });
+  }
+
+  private planOf(spec: JobSpec): Plan {
+    if (spec.phase !== "reduce")
+      return { kind: "splits", splits: Array.from({ length: spec.m_num }, () => []) };
+    const manifest = this.scene.storage.markers.get(spec.from) ?? "";
+    const lines = manifest.split("\n").filter((line) => line !== "");
+    return { kind: "done", done: lines.map((line) => JSON.parse(line) as DoneRecord) };
+  }
+
+  private publish(mode: Leading, effect: Extract<Effect, { kind: "publish" }>): void {
+    const { storage } = this.scene;
+    const { job, receipts, marker } = effect;
+    receipts.forEach((receipt, i) => {
+      this.later(mode, i * 10, i * 10 + 9, () => {
+        storage.publish(job, receipt);
+        this.comesTo("half published");
+      });
+    });
+    const last = receipts.length * 10;
+    this.later(mode, last, last + 50, () => {
+      storage.mark(job, marker);
+      if (!this.comesTo("published")) this.post({ kind: "published", job });
+    });
+  }
+
+  private sweep(mode: Leading, { job, what }: Extract<Effect, { kind: "sweep" }>): void {
+    const { storage } = this.scene;
+    const objects = what.intermediate ? storage.ofJob(job.id) : [];
+    this.later(mode, 1, 50, () => {
+      for (const object of objects) {
+        storage.delete(object);
+        if (this.comesTo("half swept")) return;
+      }
+      this.post({ kind: "swept", job: job.id });
+    });
   }
 
   submit(id: string, spec: JobSpec, idempotencyKey: string, told: (job: string) => void): void {
@@ -234,18 +296,24 @@ export class MasterModel {
 
   accept(link: Link): void {
     if (this.mode.kind !== "leading") return link.break();
-    this.links.set(link.session, link);
+    this.sessions += 1;
+    const session = this.sessions;
+    this.links.set(session, link);
     let worker = "";
     link.toMaster = (message) =>
       this.whenAwake(() => {
-        if (!this.links.has(link.session)) return;
+        if (!this.links.has(session)) return;
         if (message.kind === "hello") worker = message.worker.id;
-        this.post({ kind: "worker-message", worker, session: link.session, message });
+        this.post({ kind: "worker-message", worker, session, message });
       });
     link.masterLost = () =>
       this.whenAwake(() => {
-        this.links.delete(link.session);
-        this.post({ kind: "worker-disconnected", worker, session: link.session });
+        this.links.delete(session);
+        this.post({ kind: "worker-disconnected", worker, session });
       });
   }
+}
+
+function isLoss({ key, value }: RecordWrite): boolean {
+  return key.split("/")[2] === "lost" && value !== undefined;
 }

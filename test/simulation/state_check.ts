@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Job, State } from "../../internal/scheduler/state.ts";
+import type { Job, State, Task } from "../../internal/scheduler/state.ts";
 import { currentPhase } from "../../internal/scheduler/state.ts";
 
 /** The invariants S2, S3 of a leader's state, and that its books agree with each other. */
@@ -19,8 +19,9 @@ function checkJob(state: State, job: Job): void {
   for (const phase of [job.map, job.reduce]) {
     let done = 0;
     for (const task of phase.tasks) {
-      const live = [...task.attempts].filter((id) => state.attempts.get(id)?.revoked === false);
+      const live = liveAttempts(state, task);
       running += live.length;
+      checkBackups(state, live);
       const name = `${job.record.id} ${task.kind} ${task.index}`;
       if (task.state.kind === "done") done += 1;
       if (phase !== currentPhase(job)) continue;
@@ -36,4 +37,23 @@ function checkJob(state: State, job: Job): void {
     assert.equal(phase.done, done, `${job.record.id}: the count of done tasks is off`);
   }
   assert.equal(job.running, running, `${job.record.id}: the count of running attempts is off`);
+}
+
+function checkBackups(state: State, live: string[]): void {
+  if (live.length < 2) return;
+  const workers = new Set(live.map((id) => state.attempts.get(id)?.worker));
+  assert.ok(live.length === 2 && workers.size === 2, `S2: ${live.join(", ")} run at a time`);
+}
+
+function liveAttempts(state: State, task: Task): string[] {
+  return [...task.attempts].filter((id) => state.attempts.get(id)?.revoked === false);
+}
+
+/** Whether another attempt of the same task counts beside this one. */
+export function isBackup(state: State, id: string): boolean {
+  const attempt = state.attempts.get(id);
+  const job = state.jobs.get(attempt?.job ?? "");
+  const phase = attempt?.kind === "map" ? job?.map : job?.reduce;
+  const task = phase?.tasks[attempt?.index ?? 0];
+  return task !== undefined && liveAttempts(state, task).length > 1;
 }

@@ -1,75 +1,80 @@
 import assert from "node:assert/strict";
+import { type AttemptId, parseAttemptId, partName, taskId } from "../../internal/model/ids.ts";
+import { joinName, locationOf } from "../../internal/model/names.ts";
 import {
   type Assignment,
+  attemptOfMapOutput,
+  badRecordsName,
   mapOutputName,
   newStats,
+  type Receipt,
   type TaskOutput,
 } from "../../internal/model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "../../internal/worker/agent.ts";
-import { failedResult } from "../../internal/worker/task_context.ts";
-import type { History } from "./history.ts";
+import { failedResult, type TaskResult } from "../../internal/worker/task_context.ts";
+import { isSteady } from "./history.ts";
+import { LeaseWatch } from "./lease_watch.ts";
 import { Link } from "./link_model.ts";
-import type { MasterModel } from "./master_model.ts";
-import type { World } from "./world.ts";
+import { ProcessModel } from "./process_model.ts";
+import type { Scene } from "./scene.ts";
+
+const TICK_MS = 200;
+const GRACE_MS = 2_000;
 
 type UntimedAgent<E> = E extends unknown ? Omit<E, "atMs"> : never;
 
-export interface WorkerHooks {
-  findLeader(): MasterModel | undefined;
-  newSession(): number;
-}
-
 /** A worker: the real agent; scripts are only time that passes, and chance. */
-export class WorkerModel {
-  private readonly world: World;
-  private readonly history: History;
-  private readonly hooks: WorkerHooks;
-  private readonly agent: WorkerAgent;
-  private readonly running = new Set<string>();
-  private readonly slots: number;
-  readonly name: string;
+export class WorkerModel extends ProcessModel {
+  readonly agent: WorkerAgent;
   link: Link | undefined;
   alive = true;
-  pausedUntilMs = 0;
+  /** Cannot reach the leader until then. */
+  cutOffUntilMs = 0;
+  private readonly leases = new LeaseWatch();
+  private readonly running = new Set<AttemptId>();
+  private readonly slots: number;
 
-  constructor(name: string, world: World, history: History, hooks: WorkerHooks) {
-    this.name = name;
-    this.world = world;
-    this.history = history;
-    this.hooks = hooks;
-    this.slots = world.between(1, 3);
+  constructor(name: string, scene: Scene) {
+    super(name, scene);
+    this.slots = scene.world.between(1, 3);
     this.agent = new WorkerAgent({ id: name, host: name, pid: 1, slots: this.slots });
     this.connect();
     this.tick();
   }
 
-  private whenAwake(work: () => void): void {
-    if (!this.alive) return;
-    if (this.world.nowMs >= this.pausedUntilMs) return work();
-    this.world.after(this.pausedUntilMs - this.world.nowMs, () => this.whenAwake(work));
+  override whenAwake(work: () => void): void {
+    if (this.alive) super.whenAwake(() => this.alive && work());
+  }
+
+  private later(minMs: number, maxMs: number, work: () => void): void {
+    const { world } = this.scene;
+    world.after(world.between(minMs, maxMs), () => this.whenAwake(work));
   }
 
   private tick(): void {
     if (!this.alive) return;
-    this.world.after(200, () => {
-      this.whenAwake(() => this.dispatch({ kind: "tick", progress: [] }));
+    this.scene.world.after(this.clock.timer(TICK_MS), () => {
+      this.whenAwake(() => {
+        this.dispatch({ kind: "tick", progress: [] });
+        this.leases.check(this.clock.nowMs);
+      });
       this.tick();
     });
   }
 
   private connect(): void {
-    if (!this.alive) return;
-    const leader = this.hooks.findLeader();
-    if (leader === undefined || leader.mode.kind !== "leading") {
-      this.world.after(this.world.between(50, 500), () => this.whenAwake(() => this.connect()));
-      return;
-    }
-    const link = new Link(this.world, this.hooks.newSession());
+    const { world, history, coordinator } = this.scene;
+    const leader = coordinator.leader();
+    const isCutOff = world.nowMs < this.cutOffUntilMs;
+    if (isCutOff || leader?.mode.kind !== "leading")
+      return this.later(50, 500, () => this.connect());
+    const link = new Link(world);
     this.link = link;
     link.toWorker = (message) =>
       this.whenAwake(() => {
         if (this.link !== link) return;
-        if (message.kind === "settled") this.history.settled(message.attempt, message.won);
+        if (message.kind === "settled") history.settled(message.attempt, message.won);
+        this.leases.heard(message);
         this.dispatch({ kind: "message", message });
       });
     link.workerLost = () =>
@@ -77,15 +82,17 @@ export class WorkerModel {
         if (this.link !== link) return;
         this.link = undefined;
         this.dispatch({ kind: "disconnected" });
-        this.world.after(this.world.between(10, 500), () => this.whenAwake(() => this.connect()));
+        this.later(10, 500, () => this.connect());
       });
     leader.accept(link);
     this.dispatch({ kind: "connected" });
   }
 
-  private dispatch(event: UntimedAgent<AgentEvent>): void {
-    const timed = { ...event, atMs: this.world.nowMs } as AgentEvent;
-    for (const command of this.agent.step(timed)) this.perform(command);
+  private dispatch(untimed: UntimedAgent<AgentEvent>): void {
+    const event = { ...untimed, atMs: this.clock.nowMs } as AgentEvent;
+    const wanted = this.agent.step(event);
+    const commands = this.scene.mutation.agent?.(wanted, event, this) ?? wanted;
+    for (const command of commands) this.perform(command);
   }
 
   private perform(command: AgentCommand): void {
@@ -93,24 +100,16 @@ export class WorkerModel {
       case "send": {
         const { link } = this;
         const repeatable = command.message.kind !== "hello";
+        if (link !== undefined) this.leases.said(command.message, this.clock.nowMs);
         return link?.send("up", repeatable, () => link.toMaster(command.message));
       }
       case "run":
         return this.run(command.assignment);
       case "stop":
-        return this.world.after(this.world.between(0, 100), () =>
-          this.whenAwake(() => {
-            if (!this.running.delete(command.attempt)) return;
-            const result = failedResult("revoked", "");
-            this.dispatch({
-              kind: "finished",
-              attempt: command.attempt,
-              result,
-            });
-          }),
-        );
+        this.leases.ended(command.attempt);
+        return this.later(0, 100, () => this.finish(command.attempt, failedResult("revoked", "")));
       case "discard":
-        if (command.output.kind === "segments") this.history.objects.delete(command.output.object);
+        if (command.output.kind === "segments") this.scene.storage.delete(command.output.object);
         return;
       case "reconnect":
         return this.link?.break();
@@ -121,60 +120,95 @@ export class WorkerModel {
   }
 
   private run(assignment: Assignment): void {
+    const { world } = this.scene;
     const { attempt } = assignment;
     this.running.add(attempt);
+    this.leases.started(attempt);
     assert.ok(this.running.size <= this.slots, `W4: ${this.name} runs more than it has slots`);
-    const tookMs = this.world.chance(0.1)
-      ? this.world.between(5_000, 20_000)
-      : this.world.between(10, 3_000);
-    this.world.after(tookMs, () =>
-      this.whenAwake(() => {
-        if (!this.running.delete(attempt)) return;
-        const roll = this.world.random();
-        if (roll < 0.04) return this.fail(attempt, "user");
-        if (roll < 0.08) return this.fail(attempt, "infra");
-        this.history.read(attempt);
-        const output = outputOf(assignment);
-        if (output.kind === "segments") this.history.objects.set(output.object, this);
-        const stats = newStats();
-        const result = { kind: "completed" as const, output, stats, bad: undefined };
-        this.dispatch({ kind: "finished", attempt, result });
-      }),
-    );
+    const beganMs = this.clock.nowMs;
+    const tookMs = world.chance(0.1) ? world.between(5_000, 20_000) : world.between(10, 3_000);
+    const readMs = world.between(0, tookMs);
+    this.later(readMs, readMs, () => {
+      const lost = this.running.has(attempt) ? this.read(assignment) : [];
+      if (lost.length > 0) return this.finish(attempt, lostResult(lost));
+      this.later(tookMs - readMs, tookMs - readMs, () => {
+        if (!this.running.has(attempt)) return;
+        const result = this.outcome(assignment);
+        if (result.kind === "completed") result.stats.wallMs = this.clock.nowMs - beganMs;
+        this.finish(attempt, result);
+      });
+    });
   }
 
-  private fail(attempt: string, why: "user" | "infra"): void {
-    this.dispatch({ kind: "finished", attempt, result: failedResult(why, "simulated") });
+  /** @returns the map attempts whose outputs cannot be read. */
+  private read({ attempt, input }: Assignment): AttemptId[] {
+    if (input.kind !== "reduce") return [];
+    const { world, history, storage } = this.scene;
+    const digests = input.sources.map(({ object }) => storage.objects.get(object));
+    const lost = input.sources.filter((_, i) => digests[i] === undefined);
+    if (lost.length === 0) history.read(attempt, digests);
+    const attempts = lost.flatMap(({ object }) => attemptOfMapOutput(object) ?? []);
+    if (lost.length > 0) world.note(`${attempt} cannot read ${attempts.join(" ")}`);
+    return attempts;
+  }
+
+  private finish(attempt: AttemptId, result: TaskResult): void {
+    if (!this.running.delete(attempt)) return;
+    this.leases.ended(attempt);
+    this.dispatch({ kind: "finished", attempt, result });
+  }
+
+  private outcome(assignment: Assignment): TaskResult {
+    const { world, storage } = this.scene;
+    const { job, input } = assignment;
+    const roll = world.random();
+    if (roll < 0.04) return failedResult("user", "simulated");
+    if (roll < 0.08) return failedResult("infra", "simulated");
+    const output = this.outputOf(assignment);
+    if (output.kind === "segments") storage.write(output);
+    const isBad = input.kind === "map" && job.badRecordsMax > 0 && world.chance(0.1);
+    const bad = isBad ? { records: 1, receipt: badReceipt(assignment) } : undefined;
+    return { kind: "completed", output, stats: newStats(), bad };
+  }
+
+  private outputOf({ attempt, job, input }: Assignment): TaskOutput {
+    const name = parseAttemptId(attempt);
+    if (input.kind === "map" && job.reduces > 0) {
+      // A mapper that is not deterministic may still make the same twice.
+      const version = isSteady(job.name) ? 0 : this.scene.world.between(1, 3);
+      const digest = `${name?.task}, version ${version}`;
+      return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1, digest };
+    }
+    return { kind: "part", receipt: receiptOf(job.output, partName(name?.index ?? 0), attempt) };
   }
 
   crash(): void {
-    this.world.note(`${this.name} dies`);
+    this.scene.world.note(`${this.name} dies`);
     this.alive = false;
     this.link?.break();
   }
 
   leave(): void {
-    this.world.note(`${this.name} leaves`);
+    const { world } = this.scene;
+    world.note(`${this.name} leaves`);
     this.dispatch({ kind: "leave", now: false });
-    this.world.after(2_000, () =>
+    world.after(this.clock.timer(GRACE_MS), () =>
       this.whenAwake(() => this.dispatch({ kind: "leave", now: true })),
     );
   }
 }
 
-function outputOf(assignment: Assignment): TaskOutput {
-  const { attempt, job, input } = assignment;
-  if (input.kind === "map" && job.reduces > 0)
-    return {
-      kind: "segments",
-      object: mapOutputName(attempt),
-      size: 1,
-      indexOffset: 1,
-      digest: "",
-    };
-  const index = Number(attempt.split("/")[1]?.slice(2));
-  const slash = job.output.indexOf("/");
-  const name = `${job.output.slice(slash + 1)}/part-${String(index).padStart(5, "0")}`;
-  const receipt = { container: job.output.slice(0, slash), name, size: 1, token: attempt };
-  return { kind: "part", receipt };
+function lostResult(lostOutputs: AttemptId[]): TaskResult {
+  const message = "outputs are lost";
+  return { kind: "failed", class: "infra", message, logTail: "", lostOutputs };
+}
+
+function badReceipt({ attempt, job }: Assignment): Receipt {
+  const name = parseAttemptId(attempt);
+  return receiptOf(job.output, badRecordsName(taskId("map", name?.index ?? 0)), `${attempt}-bad`);
+}
+
+function receiptOf(output: string, name: string, token: string): Receipt {
+  const { container, prefix } = locationOf(output);
+  return { container, name: joinName(prefix, name), size: 1, token };
 }

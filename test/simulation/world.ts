@@ -6,7 +6,7 @@ export class World {
   readonly seed: number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
-  private queue: { atMs: number; order: number; run: () => void }[] = [];
+  private queue: Entry[] = [];
   private order = 0;
   readonly log: string[] = [];
 
@@ -68,7 +68,7 @@ export class World {
   }
 
   note(line: string): void {
-    this.log.push(`${String(this.nowMs).padStart(7)} ${line}`);
+    this.log.push(`${String(Math.round(this.nowMs)).padStart(7)} ${line}`);
   }
 }
 

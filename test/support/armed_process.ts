@@ -31,7 +31,7 @@ function obey(at: FailurePoint, order: string): Promise<void> | undefined {
   let text: string;
   try {
     text = readFileSync(order, "utf8");
-    const [, nth = "1"] = text.split("@");
+    const [, nth = "1"] = text.split("@").map((part) => part.trim());
     const times = (passed.get(at) ?? 0) + 1;
     passed.set(at, times);
     if (times < Number(nth)) return undefined;

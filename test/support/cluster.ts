@@ -1,4 +1,4 @@
-import { createReadStream } from "node:fs";
+import { createReadStream, readdirSync, readlinkSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -86,4 +86,18 @@ export async function runJob(client: Client, request: object): Promise<JobJson> 
 export async function outputOf(client: Client, id: string): Promise<Buffer> {
   const response = await client.fetch(`/jobs/${id}/output`);
   return Buffer.from(await response.arrayBuffer());
+}
+
+/** Processes whose working directory lies below a folder. */
+export function processesIn(folder: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
 }

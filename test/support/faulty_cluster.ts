@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Client, type JobJson } from "../../cmd/mr/client.ts";
@@ -123,6 +124,38 @@ export class FaultyCluster implements TestCluster {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
+}
+
+/** The attempt that has won each task so far. */
+export async function winners(cluster: FaultyCluster, id: string): Promise<Map<string, string>> {
+  const { tasks } = await cluster.client.json<{
+    tasks: { id: string; attempts: { id: string; state: string }[] }[];
+  }>(`/jobs/${id}/tasks`);
+  return new Map(
+    tasks.flatMap(({ id: task, attempts }) =>
+      attempts.filter(({ state }) => state === "won").map((attempt) => [task, attempt.id] as const),
+    ),
+  );
+}
+
+export async function someTasksDone(
+  cluster: FaultyCluster,
+  id: string,
+): Promise<Map<string, string>> {
+  return until("a few tasks done", async () => {
+    const won = await winners(cluster, id).catch(() => undefined);
+    return won !== undefined && won.size >= 3 && won;
+  });
+}
+
+/** Nothing that was done before is done again. */
+export async function checkWinners(
+  cluster: FaultyCluster,
+  id: string,
+  before: Map<string, string>,
+) {
+  const after = await winners(cluster, id);
+  for (const [task, attempt] of before) assert.equal(after.get(task), attempt, `${task} ran again`);
 }
 
 export interface LogLine {

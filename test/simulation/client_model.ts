@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { jobId } from "../../internal/model/ids.ts";
+import { type JobSpec, parseJobRequest } from "../../internal/model/job.ts";
+import { isMapResult } from "./history.ts";
+import type { Scene } from "./scene.ts";
+
+/** A client: asks for a job until it is told of it, and sometimes thinks better of it. */
+export function submitJob(scene: Scene): void {
+  const { world, coordinator } = scene;
+  const spec = chooseJob(scene);
+  const key = `key-${world.between(1, 1e9)}`;
+  let told = "";
+  const hear = (job: string) => {
+    assert.ok(told === "" || told === job, "one request made two jobs");
+    if (told !== "") return;
+    told = job;
+    world.note(`client is told of ${job}`);
+    if (world.chance(0.1)) world.after(world.between(0, 20_000), () => cancel(scene, job));
+  };
+  const ask = () => {
+    if (told !== "") return;
+    const id = jobId(1.7e12 + world.nowMs, String(world.between(100_000, 999_999)));
+    coordinator.leader()?.submit(id, spec, key, hear);
+    world.after(world.between(200, 3_000), ask);
+  };
+  ask();
+}
+
+function chooseJob({ world, history }: Scene): JobSpec {
+  const finished = [...history.reports.values()].filter(isMapResult);
+  const from = world.chance(0.5) ? world.pick(finished)?.record : undefined;
+  const [phase, reduces] =
+    from !== undefined
+      ? ["reduce", from.spec.r_num]
+      : world.chance(0.2)
+        ? ["map", 2]
+        : [undefined, world.pick([0, 1, 3, 5, 8])];
+  return parseJobRequest({
+    name: world.chance(0.5) ? "steady" : "fickle",
+    mapper: "m.py",
+    reducer: "r.py",
+    data: "text",
+    m_num: world.between(1, 14),
+    r_num: reduces,
+    phase,
+    from: from?.id,
+    max_attempts: world.chance(0.1) ? 1 : 6,
+    max_bad_records: world.pick([0, 0, 3]),
+  });
+}
+
+function cancel({ world, coordinator }: Scene, id: string): void {
+  world.note(`cancel ${id}`);
+  const leader = coordinator.leader();
+  leader?.whenAwake(() => leader.post({ kind: "cancel", reply: 0, id }));
+}
