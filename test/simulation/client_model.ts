@@ -15,7 +15,7 @@ export function submitJob(scene: Scene): void {
     if (told !== "") return;
     told = job;
     world.note(`client is told of ${job}`);
-    if (world.chance(0.1)) world.after(world.between(0, 20_000), () => cancel(scene, job));
+    if (world.chance(0.2)) world.after(world.between(0, 20_000), () => cancel(scene, job));
   };
   const ask = () => {
     if (told !== "") return;

@@ -1,3 +1,4 @@
+import { key } from "../../internal/model/records.ts";
 import type { MasterModel } from "./master_model.ts";
 import { POINTS } from "./master_model.ts";
 import type { Scene } from "./scene.ts";
@@ -41,12 +42,10 @@ const FAULTS: Fault[] = [
   (scene, victims) => {
     const { world } = scene;
     const worker = aWorker(scene, victims);
-    if (worker === undefined) return;
     const forMs = world.between(500, 25_000);
-    world.note(`${worker.name} is cut off for ${forMs} ms`);
-    worker.cutOffUntilMs = world.nowMs + forMs;
-    worker.link?.break();
-    if (world.chance(0.5)) world.after(forMs, () => replace(scene, victims, worker));
+    worker?.cutOff(forMs);
+    if (worker !== undefined && world.chance(0.5))
+      world.after(forMs, () => replace(scene, victims, worker));
   },
   (scene, victims) => {
     aWorker(scene, victims)?.leave();
@@ -69,7 +68,7 @@ const FAULTS: Fault[] = [
     world.note(`the coordinator is away for ${forMs} ms`);
     coordinator.fail(forMs);
   },
-  (scene) => loseOutput(scene, 50),
+  (scene, victims) => loseOutput(scene, victims, 50),
   /** Somebody sets a clock. */
   (scene, victims) => {
     const process = scene.world.pick([...victims.masters, ...victims.workers()]);
@@ -77,8 +76,8 @@ const FAULTS: Fault[] = [
   },
 ];
 
-/** An output that others need: best of a job that has used it already, soon if there is none now. */
-function loseOutput(scene: Scene, tries: number): void {
+/** An output that some have used and others still need; if there is none now, then soon. */
+function loseOutput(scene: Scene, victims: Victims, tries: number): void {
   const { world, history, storage } = scene;
   const running = [...history.winners].filter(([task]) => !history.reports.has(jobOf(task)));
   const reducing = new Set(running.flatMap(([task]) => (task.includes("/r-") ? jobOf(task) : [])));
@@ -87,11 +86,30 @@ function loseOutput(scene: Scene, tries: number): void {
   );
   const object = world.pick(objects);
   if (object === undefined) {
-    if (tries > 0) world.after(200, () => loseOutput(scene, tries - 1));
+    if (tries > 0) world.after(200, () => loseOutput(scene, victims, tries - 1));
     return;
   }
   world.note(`${object} is lost`);
   storage.destroy(object, world.chance(0.5));
+  const readers = victims
+    .workers()
+    .filter(({ agent }) =>
+      [...agent.held.keys()].some((id) => id.startsWith(`${jobOf(object)}/r-`)),
+    );
+  const reader = world.pick(readers);
+  if (reader !== undefined && world.chance(0.5)) outlastLoss(scene, reader, jobOf(object));
+}
+
+/** A reducer that may have read what is lost comes back when all that rests on it is made anew. */
+function outlastLoss({ world, coordinator }: Scene, reader: WorkerModel, job: string): void {
+  const untilMs = world.nowMs + world.between(0, 20_000);
+  reader.cutOff(untilMs - world.nowMs);
+  const look = () => {
+    if (world.nowMs >= untilMs) return;
+    if (coordinator.records.has(key.stale(job))) reader.cutOff(0);
+    else world.after(100, look);
+  };
+  look();
 }
 
 function jobOf(task: string): string {

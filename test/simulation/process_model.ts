@@ -8,6 +8,7 @@ export abstract class ProcessModel {
   protected readonly scene: Scene;
   private pausedUntilMs = 0;
   private waiting: (() => void)[] = [];
+  private waking = false;
 
   constructor(name: string, scene: Scene) {
     this.name = name;
@@ -21,20 +22,24 @@ export abstract class ProcessModel {
     this.pausedUntilMs = Math.max(this.pausedUntilMs, world.nowMs + forMs);
   }
 
-  /** Runs now, or when the pause ends; not at all if the process has died meanwhile. */
+  private get asleep(): boolean {
+    return this.scene.world.nowMs < this.pausedUntilMs;
+  }
+
+  /** Runs now, or in its turn when the pause ends; not at all if the process has died meanwhile. */
   whenAwake(work: () => void): void {
-    if (this.scene.world.nowMs >= this.pausedUntilMs) return work();
+    if (!this.asleep && this.waiting.length === 0) return work();
     this.waiting.push(work);
-    if (this.waiting.length === 1) this.wakeLater();
+    if (!this.waking) this.wakeLater();
   }
 
   private wakeLater(): void {
     const { world } = this.scene;
-    world.after(this.pausedUntilMs - world.nowMs, () => {
-      if (world.nowMs < this.pausedUntilMs) return this.wakeLater();
-      const { waiting } = this;
-      this.waiting = [];
-      for (const work of waiting) this.whenAwake(work);
+    this.waking = true;
+    world.after(Math.max(0, this.pausedUntilMs - world.nowMs), () => {
+      while (!this.asleep && this.waiting.length > 0) this.waiting.shift()?.();
+      this.waking = false;
+      if (this.waiting.length > 0) this.wakeLater();
     });
   }
 

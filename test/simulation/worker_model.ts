@@ -28,8 +28,7 @@ export class WorkerModel extends ProcessModel {
   readonly agent: WorkerAgent;
   link: Link | undefined;
   alive = true;
-  /** Cannot reach the leader until then. */
-  cutOffUntilMs = 0;
+  private cutOffUntilMs = 0;
   private readonly leases = new LeaseWatch();
   private readonly running = new Set<AttemptId>();
   private readonly slots: number;
@@ -126,7 +125,7 @@ export class WorkerModel extends ProcessModel {
     this.leases.started(attempt);
     assert.ok(this.running.size <= this.slots, `W4: ${this.name} runs more than it has slots`);
     const beganMs = this.clock.nowMs;
-    const tookMs = world.chance(0.1) ? world.between(5_000, 20_000) : world.between(10, 3_000);
+    const tookMs = world.chance(0.2) ? world.between(3_000, 20_000) : world.between(10, 3_000);
     const readMs = world.between(0, tookMs);
     this.later(readMs, readMs, () => {
       const lost = this.running.has(attempt) ? this.read(assignment) : [];
@@ -185,6 +184,14 @@ export class WorkerModel extends ProcessModel {
   crash(): void {
     this.scene.world.note(`${this.name} dies`);
     this.alive = false;
+    this.link?.break();
+  }
+
+  /** It works on, and cannot reach the leader. */
+  cutOff(forMs: number): void {
+    const { world } = this.scene;
+    world.note(`${this.name} is cut off for ${forMs} ms`);
+    this.cutOffUntilMs = world.nowMs + forMs;
     this.link?.break();
   }
 
