@@ -46,7 +46,8 @@ export type Role = keyof typeof ENTRY;
 const READY_MS = 30_000;
 const RESTART_MS = 500;
 const RESTARTS_MAX = 5;
-const GRACE_MS = 3_000;
+/** A process that does not end in this time is killed. */
+const END_MS = 10_000;
 
 interface Member {
   role: Role;
@@ -186,7 +187,6 @@ export class LocalCluster {
         ...env,
         ETCD_ROOT_PASSWORD: "",
         MR_SCRATCH_DIR: join(dir, "scratch"),
-        MR_GRACE_MS: String(GRACE_MS),
       };
     if (etcd === undefined) return { ...env, MR_SQLITE_FILE: join(dir, "state.db") };
     return { ...env, ETCD_ADDRESS: etcd };
@@ -290,7 +290,7 @@ async function end(child: ChildProcess | undefined): Promise<void> {
   if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
-  const patience = setTimeout(() => child.kill("SIGKILL"), GRACE_MS + 7_000);
+  const patience = setTimeout(() => child.kill("SIGKILL"), END_MS);
   await gone;
   clearTimeout(patience);
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { Etcd3 } from "etcd3";
 import { EtcdCoordinator } from "../../internal/coordination/etcd/etcd_coordinator.ts";
 import type { Leadership, RecordWrite } from "../../internal/model/coordinator.ts";
@@ -146,6 +147,7 @@ describe("etcd", () => {
     const won = await someTasksDone(cluster, id);
     cluster.parts.etcd?.process.signal("SIGSTOP");
     await refusedSubmission(cluster, jobs.request("count"));
+    await delay(Number(process.env.MR_OUTAGE_MS ?? 0));
     cluster.parts.etcd?.process.signal("SIGCONT");
     const job = await cluster.ended(id);
     await jobs.check(job);

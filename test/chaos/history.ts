@@ -19,6 +19,8 @@ interface Change {
  * H2  job records are written only while there is a leader, and by no deposed one
  * H3  every accepted job gets one report, and it never changes
  * H4  a part is visible only of a job that is committing or has succeeded
+ * H5  no task is granted again by a later leader once its winner is recorded, unless
+ *     what it made was lost
  */
 export class History {
   private readonly client: Etcd3;
@@ -82,9 +84,36 @@ export class History {
     return this.changes.filter((change) => change.key === key).map(({ value }) => value);
   }
 
-  /** @returns what was found wrong. */
-  check(accepted: string[]): string[] {
-    return [...this.checkWinners(), ...this.checkLeaders(), ...this.checkReports(accepted)];
+  /**
+   * @param granted all attempts that were ever granted.
+   * @returns what was found wrong.
+   */
+  check(accepted: string[], granted: string[]): string[] {
+    return [
+      ...this.checkWinners(),
+      ...this.checkLeaders(),
+      ...this.checkReports(accepted),
+      ...this.checkGrants(granted),
+    ];
+  }
+
+  private checkGrants(granted: string[]): string[] {
+    let epoch = 0;
+    const recordedIn = new Map<string, number>();
+    const lost = new Set<string>();
+    for (const { key, value, revision } of this.changes) {
+      if (key === "leader" && value !== undefined) epoch = revision;
+      const [, job = "", kind, task] = key.split("/");
+      if (kind === "done" && value !== undefined && !recordedIn.has(`${job}/${task}`))
+        recordedIn.set(`${job}/${task}`, epoch);
+      if (kind === "lost") lost.add(job);
+    }
+    return granted.flatMap((attempt) => {
+      const [job = "", task, name] = attempt.split("/");
+      const done = recordedIn.get(`${job}/${task}`);
+      const again = done !== undefined && !lost.has(job) && Number(name?.split("-")[0]) > done;
+      return again ? [`H5: ${attempt} was granted, and its task was done in epoch ${done}`] : [];
+    });
   }
 
   private checkWinners(): string[] {

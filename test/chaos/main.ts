@@ -45,6 +45,16 @@ const run = new ChaosRun({ seed, first, rounds, faults, say: print, signal: stop
 const result = await run.run();
 print(`\n${result.times.join("\n")}`);
 for (const fault of result.faults) print(`WRONG ${fault}`);
+const kinds: [what: string, mark: RegExp][] = [
+  ["wrong outputs", /wrong output|two runs were mixed|came twice|missing or too many/],
+  ["lost jobs", /the end of|H3/],
+  ["double winners", /H1/],
+  ["finished tasks run again", /H5/],
+  ["attempts lost by a planned hand-over", /hand-over lost/],
+  ["orphans", /orphan/],
+];
+for (const [what, mark] of kinds)
+  print(`${result.faults.filter((fault) => mark.test(fault)).length} ${what}`);
 print(
   `\n${result.rounds} rounds, ${result.jobs} jobs, ${result.faults.length} wrong (seed ${seed})`,
 );

@@ -15,6 +15,13 @@ interface Mark {
   wallMs: number;
 }
 
+/** All that the masters have logged, in order. */
+export async function mastersLog(cluster: FaultyCluster): Promise<LogLine[]> {
+  const masters = cluster.cluster.processes().filter(({ role }) => role === "master");
+  const logs = await Promise.all(masters.map(({ name }) => cluster.log(name)));
+  return logs.flat().toSorted((a, b) => a.time - b.time);
+}
+
 /** How long it took to recover, from what the leaders logged. */
 export class RecoveryTimes {
   private readonly marks: Mark[] = [];
@@ -47,11 +54,8 @@ export class RecoveryTimes {
     if (this.measuring) this.marks.push({ what, pid, wallMs: Date.now() });
   }
 
-  /** @returns a table, in milliseconds. */
-  async table(cluster: FaultyCluster): Promise<string[]> {
-    const masters = cluster.cluster.processes().filter(({ role }) => role === "master");
-    const logs = await Promise.all(masters.map(({ name }) => cluster.log(name)));
-    const lines = logs.flat().toSorted((a, b) => a.time - b.time);
+  /** @param lines what the masters have logged. @returns a table, in milliseconds. */
+  table(lines: LogLine[]): string[] {
     return (Object.keys(TITLES) as What[]).map((what) => {
       const tookMs = this.marks
         .filter((mark) => mark.what === what)

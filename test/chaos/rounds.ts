@@ -10,7 +10,7 @@ import { JOB_KINDS, KnownJobs } from "../support/known_jobs.ts";
 import { until } from "../support/processes.ts";
 import { between, type Chaos, FAULTS, pick } from "./faults.ts";
 import { History } from "./history.ts";
-import { RecoveryTimes } from "./recovery.ts";
+import { mastersLog, RecoveryTimes } from "./recovery.ts";
 
 export interface ChaosOptions {
   seed: number;
@@ -66,9 +66,11 @@ export class ChaosRun {
     }
     await this.checkOrphans(store);
     await history.upToDate();
-    this.faults.push(...history.check(this.accepted));
+    const log = await mastersLog(cluster);
+    const granted = log.flatMap((line) => (line.msg === "granted" ? String(line.attempt) : []));
+    this.faults.push(...history.check(this.accepted, granted));
     await history.close();
-    const table = await times.table(cluster);
+    const table = times.table(log);
     const ttl = `leader's time to live ${TIMES.MR_LEADER_TTL_MS} ms, lease ${TIMES.MR_LEASE_MS} ms`;
     return {
       rounds: done,
@@ -105,6 +107,7 @@ export class ChaosRun {
       const cancelled = !timed && random() < 0.15 ? chaos.jobs[0] : undefined;
       if (cancelled !== undefined) await this.cancel(chaos, cancelled);
       for (const id of chaos.jobs) await this.finish(chaos, known, id, cancelled);
+      if (names.join() === "leader-hand-over") await this.checkHandOver(chaos);
       await watching.stop();
       say(
         `${names.join(", ")}: ${chaos.jobs.length} jobs, ${Math.round(performance.now() - startMs)} ms`,
@@ -182,6 +185,13 @@ export class ChaosRun {
   /** None of these scripts ever fails. */
   private checkCharges(job: JobJson): void {
     assert.equal(job.attempts.failed, 0, `${job.id}: a failure was charged to the script`);
+  }
+
+  private async checkHandOver({ cluster, jobs }: Chaos): Promise<void> {
+    for (const id of jobs) {
+      const { attempts } = await cluster.job(id);
+      assert.equal(attempts.lost, 0, `${id}: a planned hand-over lost attempts`);
+    }
   }
 
   /** H4: looks for parts all the time while the jobs run. */

@@ -15,7 +15,7 @@ export function submitJob(scene: Scene): void {
     if (told !== "") return;
     told = job;
     world.note(`client is told of ${job}`);
-    if (world.chance(0.2)) world.after(world.between(0, 20_000), () => cancel(scene, job));
+    if (world.chance(0.2)) world.after(world.between(0, 20_000), () => cancelJob(scene, job));
   };
   const ask = () => {
     if (told !== "") return;
@@ -49,7 +49,7 @@ function chooseJob({ world, history }: Scene): JobSpec {
   });
 }
 
-function cancel({ world, coordinator }: Scene, id: string): void {
+export function cancelJob({ world, coordinator }: Scene, id: string): void {
   world.note(`cancel ${id}`);
   const leader = coordinator.leader();
   leader?.whenAwake(() => leader.post({ kind: "cancel", reply: 0, id }));

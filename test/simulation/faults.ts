@@ -1,4 +1,5 @@
-import { key } from "../../internal/model/records.ts";
+import { cancelJob } from "./client_model.ts";
+import { loseOutput } from "./losses.ts";
 import type { MasterModel } from "./master_model.ts";
 import { POINTS } from "./master_model.ts";
 import type { Scene } from "./scene.ts";
@@ -38,6 +39,17 @@ const FAULTS: Fault[] = [
     if (world.chance(0.5))
       world.after(forMs + world.between(0, 30), () => replace(scene, victims, worker));
   },
+  /** A worker hangs while its job is cancelled; it may leave something behind when it dies. */
+  (scene, victims) => {
+    const { world } = scene;
+    const worker = aWorker(scene, victims);
+    const [attempt] = worker?.agent.held.keys() ?? [];
+    if (worker === undefined || attempt === undefined) return;
+    worker.link?.break();
+    worker.standStill(15_000);
+    cancelJob(scene, attempt.slice(0, attempt.indexOf("/")));
+    world.after(15_000 + world.between(0, 30), () => replace(scene, victims, worker));
+  },
   /** A worker works on, cut off from the others, and may never come back. */
   (scene, victims) => {
     const { world } = scene;
@@ -68,53 +80,12 @@ const FAULTS: Fault[] = [
     world.note(`the coordinator is away for ${forMs} ms`);
     coordinator.fail(forMs);
   },
-  (scene, victims) => loseOutput(scene, victims, 50),
   /** Somebody sets a clock. */
   (scene, victims) => {
     const process = scene.world.pick([...victims.masters, ...victims.workers()]);
     process?.clock.jump();
   },
 ];
-
-/** An output that some have used and others still need; if there is none now, then soon. */
-function loseOutput(scene: Scene, victims: Victims, tries: number): void {
-  const { world, history, storage } = scene;
-  const running = [...history.winners].filter(([task]) => !history.reports.has(jobOf(task)));
-  const reducing = new Set(running.flatMap(([task]) => (task.includes("/r-") ? jobOf(task) : [])));
-  const objects = running.flatMap(([task, { output }]) =>
-    reducing.has(jobOf(task)) && output.kind === "segments" ? output.object : [],
-  );
-  const object = world.pick(objects);
-  if (object === undefined) {
-    if (tries > 0) world.after(200, () => loseOutput(scene, victims, tries - 1));
-    return;
-  }
-  world.note(`${object} is lost`);
-  storage.destroy(object, world.chance(0.5));
-  const readers = victims
-    .workers()
-    .filter(({ agent }) =>
-      [...agent.held.keys()].some((id) => id.startsWith(`${jobOf(object)}/r-`)),
-    );
-  const reader = world.pick(readers);
-  if (reader !== undefined && world.chance(0.5)) outlastLoss(scene, reader, jobOf(object));
-}
-
-/** A reducer that may have read what is lost comes back when all that rests on it is made anew. */
-function outlastLoss({ world, coordinator }: Scene, reader: WorkerModel, job: string): void {
-  const untilMs = world.nowMs + world.between(0, 20_000);
-  reader.cutOff(untilMs - world.nowMs);
-  const look = () => {
-    if (world.nowMs >= untilMs) return;
-    if (coordinator.records.has(key.stale(job))) reader.cutOff(0);
-    else world.after(100, look);
-  };
-  look();
-}
-
-function jobOf(task: string): string {
-  return task.slice(0, task.indexOf("/"));
-}
 
 /** A worker restarts: a new process has a new name. */
 function replace({ world }: Scene, victims: Victims, worker: WorkerModel): void {
@@ -140,9 +111,10 @@ function aMaster({ world, coordinator }: Scene, { masters }: Victims): MasterMod
  */
 export function trouble(scene: Scene, victims: Victims, untilMs: number): void {
   const { world } = scene;
-  const weights = FAULTS.map(() => (world.chance(0.4) ? 0 : world.random()));
+  const weights = FAULTS.map(() => (world.chance(0.7) ? 0 : world.random()));
   const total = weights.reduce((sum, weight) => sum + weight, 0);
-  const mostMs = world.pick([2_000, 6_000]) ?? 0;
+  const mostMs = world.pick([2_000, 8_000]) ?? 0;
+  const isLossy = world.chance(0.5);
   const one = () => {
     let roll = world.random() * total;
     const index = weights.findIndex((weight) => {
@@ -154,7 +126,8 @@ export function trouble(scene: Scene, victims: Victims, untilMs: number): void {
   const next = () =>
     world.after(world.between(200, mostMs), () => {
       if (world.nowMs >= untilMs) return;
-      one();
+      if (isLossy && world.chance(0.5)) loseOutput(scene, victims);
+      else one();
       next();
     });
   next();

@@ -157,6 +157,10 @@ export class History {
     this.reads.set(attempt, digests);
   }
 
+  hasRead(attempt: string): boolean {
+    return this.reads.has(attempt);
+  }
+
   settled(attempt: string, won: boolean): void {
     const name = parseAttemptId(attempt);
     const isWinner = this.winners.get(`${name?.job}/${name?.task}`)?.attempt === attempt;

@@ -146,7 +146,7 @@ export class MasterModel extends ProcessModel {
     const timed = { ...untimed, atMs: this.clock.nowMs, wallMs: this.clock.wallMs } as Event;
     const event = mutation.event?.(timed) ?? timed;
     const commands = step(mode.state, event);
-    checkState(mode.state);
+    if (commands.length > 0) checkState(mode.state);
     if (event.kind === "collected")
       history.seen["leftovers swept"] += commands.filter(({ kind }) => kind === "sweep").length;
     mode.outbox.add(mutation.commands?.(commands, event, mode.state) ?? commands);
@@ -177,7 +177,9 @@ export class MasterModel extends ProcessModel {
         this.released(mode, batch);
       });
     if (world.chance(0.02)) return world.after(REPEAT_MS, unknown); // the request is lost
-    world.after(world.between(1, 15), () => {
+    // A request may be under way for longer than the term of who sent it.
+    const delayMs = world.chance(0.02) ? world.between(100, 6_000) : world.between(1, 15);
+    world.after(delayMs, () => {
       const outcome = coordinator.commit(mode.epoch, batch.writes);
       // Nobody answers, or the reply is lost.
       if (outcome === "unavailable" || world.chance(0.02)) return world.after(REPEAT_MS, unknown);

@@ -30,7 +30,8 @@ export class WorkerModel extends ProcessModel {
   alive = true;
   private cutOffUntilMs = 0;
   private readonly leases = new LeaseWatch();
-  private readonly running = new Set<AttemptId>();
+  /** Of scripts that have ended: what they made, of which the agent is yet to hear. */
+  private readonly running = new Map<AttemptId, TaskResult | undefined>();
   private readonly slots: number;
 
   constructor(name: string, scene: Scene) {
@@ -106,7 +107,10 @@ export class WorkerModel extends ProcessModel {
         return this.run(command.assignment);
       case "stop":
         this.leases.ended(command.attempt);
-        return this.later(0, 100, () => this.finish(command.attempt, failedResult("revoked", "")));
+        return this.later(0, 100, () => {
+          const made = this.running.get(command.attempt);
+          this.finish(command.attempt, made ?? failedResult("revoked", ""));
+        });
       case "discard":
         if (command.output.kind === "segments") this.scene.storage.delete(command.output.object);
         return;
@@ -121,7 +125,7 @@ export class WorkerModel extends ProcessModel {
   private run(assignment: Assignment): void {
     const { world } = this.scene;
     const { attempt } = assignment;
-    this.running.add(attempt);
+    this.running.set(attempt, undefined);
     this.leases.started(attempt);
     assert.ok(this.running.size <= this.slots, `W4: ${this.name} runs more than it has slots`);
     const beganMs = this.clock.nowMs;
@@ -134,7 +138,8 @@ export class WorkerModel extends ProcessModel {
         if (!this.running.has(attempt)) return;
         const result = this.outcome(assignment);
         if (result.kind === "completed") result.stats.wallMs = this.clock.nowMs - beganMs;
-        this.finish(attempt, result);
+        this.running.set(attempt, result);
+        this.later(0, 50, () => this.finish(attempt, result));
       });
     });
   }
