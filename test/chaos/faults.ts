@@ -148,11 +148,17 @@ export const FAULTS: Record<string, (chaos: Chaos) => Promise<void>> = {
     );
   },
   "map-output-lost": async (chaos) => {
-    const outputs = chaos.jobs.flatMap((job) => chaos.history.mapOutputs(job));
-    if (outputs.length === 0) return;
-    const object = pick(chaos, outputs);
-    chaos.say(`${object} is deleted`);
-    await chaos.store.delete("dfs-intermediate", object);
+    // It hurts most when some reducers have read it and others have not.
+    for (let looks = 0; looks < 100; looks += 1) {
+      const job = chaos.jobs.find((id) => chaos.history.isReducing(id));
+      if (job !== undefined) {
+        const object = pick(chaos, chaos.history.mapOutputs(job));
+        chaos.say(`${object} is deleted`);
+        return chaos.store.delete("dfs-intermediate", object);
+      }
+      await delay(50);
+    }
+    chaos.say("no map output was there to be deleted");
   },
 };
 

@@ -66,6 +66,12 @@ export class History {
     return this.valuesOf(`job/${job}/committing`).some((value) => value !== undefined);
   }
 
+  /** Some reduce tasks are done, and not all. */
+  isReducing(job: string): boolean {
+    const done = this.changes.some(({ key }) => key.startsWith(`job/${job}/done/r-`));
+    return done && !this.isCommitting(job) && this.valuesOf(`job/${job}/report`).length === 0;
+  }
+
   /** Objects of map attempts that have won, of a job that runs. */
   mapOutputs(job: string): string[] {
     const found = new Map<string, string>();

@@ -83,6 +83,7 @@ export class ChaosRun {
   private async oneRound(chaos: Chaos, known: KnownJobs, round: number): Promise<void> {
     const { cluster, random, say } = chaos;
     const startMs = performance.now();
+    const watching = this.watchParts(chaos);
     try {
       await this.calm(chaos);
       const names = this.chooseFaults(random);
@@ -92,10 +93,9 @@ export class ChaosRun {
         const maps = timed ? 28 : between(chaos, 2, 14);
         const sleep = timed ? 0.25 : between(chaos, 0, 4) / 10;
         const kind = timed ? "nonces" : pick(chaos, JOB_KINDS);
-        return known.request(kind, { maps, reduces: between(chaos, 1, 5), sleep });
+        return known.request(kind, { maps, reduces: between(chaos, 1, 9), sleep });
       });
       const submitted = jobs.map((job) => this.submit(chaos, job));
-      const watching = this.watchParts(chaos);
       await Promise.all(submitted);
       await delay(between(chaos, 100, timed ? 900 : 2_000));
       await Promise.all(
@@ -108,7 +108,6 @@ export class ChaosRun {
       if (cancelled !== undefined) await this.cancel(chaos, cancelled);
       for (const id of chaos.jobs) await this.finish(chaos, known, id, cancelled);
       if (names.join() === "leader-hand-over") await this.checkHandOver(chaos);
-      await watching.stop();
       say(
         `${names.join(", ")}: ${chaos.jobs.length} jobs, ${Math.round(performance.now() - startMs)} ms`,
       );
@@ -117,6 +116,8 @@ export class ChaosRun {
       this.faults.push(`round ${round} (--seed ${seed} --round ${round}): ${messageOf(error)}`);
       say(`FAILED: ${(error as Error).stack}`);
       await this.repair(cluster);
+    } finally {
+      await watching.stop();
     }
   }
 

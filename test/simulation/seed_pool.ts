@@ -21,9 +21,14 @@ export async function runSeeds({ first, count }: Range): Promise<RangeResult> {
       next += range.count;
       const answered = once(thread, "message");
       thread.postMessage(range);
-      const [result] = (await answered) as [RangeResult];
-      for (const what of SEEN) all.seen[what] += result.seen[what];
-      all.failures.push(...result.failures);
+      try {
+        const [result] = (await answered) as [RangeResult];
+        for (const what of SEEN) all.seen[what] += result.seen[what];
+        all.failures.push(...result.failures);
+      } catch (error) {
+        all.failures.push(`a thread died in ${range.count} seeds from ${range.first}: ${error}`);
+        return;
+      }
     }
     await thread.terminate();
   };

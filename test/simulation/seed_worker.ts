@@ -17,13 +17,13 @@ export interface RangeResult {
 parentPort?.on("message", ({ first, count }: Range) => {
   const result: RangeResult = { seen: nothingSeen(), failures: [] };
   for (let seed = first; seed < first + count; seed += 1) {
-    const cluster = new SimulatedCluster(seed);
     try {
+      const cluster = new SimulatedCluster(seed);
       cluster.run();
+      for (const what of SEEN) result.seen[what] += cluster.history.seen[what];
     } catch (error) {
       result.failures.push((error as Error).stack ?? String(error));
     }
-    for (const what of SEEN) result.seen[what] += cluster.history.seen[what];
   }
   parentPort?.postMessage(result);
 });
