@@ -155,7 +155,9 @@ export class LeaderTerm {
         );
       case "sweep":
         return this.background(
-          this.effects.sweep(effect).then(() => this.post({ kind: "swept", job: effect.job.id })),
+          this.effects
+            .sweep(effect)
+            .then(() => this.post({ kind: "swept", job: effect.job.id, what: effect.what })),
         );
     }
   }

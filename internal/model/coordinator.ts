@@ -4,7 +4,8 @@
  * C1: at any time at most one leader's writes are accepted: each commit is
  *     refused (`fenced`) unless the leader's own record, by its epoch, stands.
  * C2: epochs grow from leader to leader.
- * C3: a commit is all or nothing; a repeat of the same commit is harmless.
+ * C3: a commit is all or nothing; a repeat of the same commit is harmless, also one that
+ *     the network delivers after later commits.
  * C4: a leader knows by its own monotonic clock, from the moment its last
  *     renewal was *sent*, that its time is over, before another can be elected.
  */
@@ -30,7 +31,7 @@ export interface Leadership {
   valid(): boolean;
   /**
    * Writes atomically, fenced. At most 100 records; a value of undefined deletes.
-   * @throws MrError `fenced` once deposed, `unavailable` when the outcome is unknown (repeat it).
+   * @throws MrError `fenced` once deposed, `unavailable` when the outcome is unknown: repeat it before any other.
    */
   commit(writes: RecordWrite[]): Promise<void>;
   /** Ends the term at once, so that another may be elected. */

@@ -21,7 +21,7 @@ export type Event = { atMs: number; wallMs: number } & (
   | { kind: "planned"; job: JobId; plan: Plan }
   | { kind: "plan-failed"; job: JobId; message: string }
   | { kind: "published"; job: JobId }
-  | { kind: "swept"; job: JobId }
+  | { kind: "swept"; job: JobId; what: SweepScope }
   /** Jobs of which there are objects in dfs-intermediate. */
   | { kind: "collected"; jobs: JobId[] }
   | { kind: "worker-message"; worker: WorkerId; session: number; message: WorkerMessage }

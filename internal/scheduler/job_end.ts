@@ -43,10 +43,15 @@ export function sweep(state: State, job: Job, out: Command[]): void {
   out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
 }
 
-export function swept(state: State, id: JobId, out: Command[]): void {
+export function swept(
+  state: State,
+  { job: id, what }: Extract<Event, { kind: "swept" }>,
+  out: Command[],
+): void {
   const job = state.jobs.get(id);
   if (job?.stage.kind !== "ended") return;
   if (job.stage.cleanup === "expiring") {
+    if (!what.logs) return; // A sweep of leftovers that began before.
     state.jobs.delete(id);
     deleteKeys([key.report(id)], out);
     return;

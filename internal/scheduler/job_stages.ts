@@ -69,7 +69,7 @@ export function advance(state: State, job: Job, at: At, out: Command[]): void {
   out.push({ kind: "changed", job: job.record.id });
   if (job.stage.kind === "map" && job.reduce.tasks.length > 0 && job.record.spec.phase !== "map") {
     job.stage = { kind: "reduce" };
-    job.held = false; // Nobody can be running a reduce task yet.
+    job.held = false; // Whoever still runs a reduce task was told to stop it.
     job.sources = segmentsOf(job);
     queueAll(job.reduce);
     advance(state, job, at, out);

@@ -17,11 +17,11 @@ import type { Job, State, Task } from "./state.ts";
 
 type At = Pick<Event, "atMs" | "wallMs">;
 
-/** Map tasks of the job whose recorded winners these attempts are. */
+/** Map tasks of the job whose recorded winners these attempts are; in a reduce phase, those of another job. */
 export function winnersOf(job: Job, attempts: AttemptId[]): Task[] {
   return attempts.flatMap((id) => {
     const name = parseAttemptId(id);
-    if (name === undefined || name.job !== job.record.id || name.kind !== "map") return [];
+    if (name?.kind !== "map") return [];
     const task = job.map.tasks[name.index];
     return task?.state.kind === "done" && task.state.done.attempt === id ? task : [];
   });

@@ -57,7 +57,7 @@ function handle(state: State, event: Event, out: Command[]): void {
     case "published":
       return published(state, event, out);
     case "swept":
-      return swept(state, event.job, out);
+      return swept(state, event, out);
     case "collected":
       return sweepLeftovers(state, event.jobs, out);
     case "worker-disconnected":

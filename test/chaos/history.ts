@@ -145,7 +145,8 @@ export class History {
     let leads = false;
     for (const { key, value, revision } of this.changes) {
       if (key === "leader") leads = value !== undefined;
-      else if (!leads) faults.push(`H2: ${key} was written without a leader (${revision})`);
+      else if (/^(job|worker)\//.test(key) && !leads)
+        faults.push(`H2: ${key} was written without a leader (${revision})`);
     }
     return faults;
   }

@@ -89,8 +89,11 @@ export class ScenarioInterpreter {
           message: "no input",
         };
       case "published":
-      case "swept":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
+      case "swept": {
+        const what = { intermediate: true, logs: false };
+        return { ...time, kind: word, job: this.jobs.get(first) ?? "", what };
+      }
       case "collected": {
         const jobs = plain.map((name) => this.jobs.get(name) ?? name);
         return { ...time, kind: "collected", jobs };

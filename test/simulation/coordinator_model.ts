@@ -15,6 +15,8 @@ export class CoordinatorModel<M> {
   private readonly history: History;
   private readonly mutation: Mutation;
   private epoch = 0;
+  /** Commits of this epoch that have landed. */
+  private landed = 0;
   private holder: M | undefined;
   private deadlineMs = 0;
   /** Answers nobody until then. */
@@ -47,6 +49,7 @@ export class CoordinatorModel<M> {
     if (this.down || this.deadlineMs > this.world.nowMs) return undefined;
     this.holder = master;
     this.deadlineMs = this.world.nowMs + TTL_MS;
+    this.landed = 0;
     if (this.mutation.shell !== "epoch-reused" || this.epoch === 0) this.epoch += 1;
     this.history.seen.leaders += 1;
     return this.epoch;
@@ -62,9 +65,15 @@ export class CoordinatorModel<M> {
     if (!this.down && epoch === this.epoch) this.deadlineMs = this.world.nowMs;
   }
 
-  commit(epoch: number, writes: RecordWrite[]): Outcome {
+  /** @param nth of this epoch: what comes twice, or late, changes nothing. */
+  commit(epoch: number, nth: number, writes: RecordWrite[]): Outcome {
     if (this.down) return "unavailable";
-    if (this.mutation.shell !== "no-fence" && !this.holds(epoch)) return "fenced";
+    const { shell } = this.mutation;
+    if (shell !== "no-fence") {
+      if (!this.holds(epoch)) return "fenced";
+      if (nth <= this.landed && shell !== "late-commits-land") return "done";
+      this.landed = Math.max(this.landed, nth);
+    }
     this.history.committed(writes);
     for (const { key, value } of writes) {
       if (value === undefined) this.records.delete(key);

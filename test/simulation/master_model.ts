@@ -29,6 +29,8 @@ type Leading = {
   /** By the master's own clock. */
   validUntilMs: number;
   committing: boolean;
+  /** Commits of this term that are known to have landed. */
+  commits: number;
 };
 
 /** Where a master can be made to die. */
@@ -100,7 +102,15 @@ export class MasterModel extends ProcessModel {
     const { state, commands } = recover(CONFIG, epoch, records, at);
     const validUntilMs = this.clock.nowMs + TERM_MS;
     const outbox = new Outbox();
-    this.mode = { kind: "leading", epoch, state, outbox, validUntilMs, committing: false };
+    this.mode = {
+      kind: "leading",
+      epoch,
+      state,
+      outbox,
+      validUntilMs,
+      committing: false,
+      commits: 0,
+    };
     outbox.add(commands);
     this.post({ kind: "tick" });
   }
@@ -174,13 +184,18 @@ export class MasterModel extends ProcessModel {
         if (this.mode !== mode) return;
         if (outcome === "fenced") return this.demote();
         mode.committing = false;
+        mode.commits += 1;
         this.released(mode, batch);
       });
     if (world.chance(0.02)) return world.after(REPEAT_MS, unknown); // the request is lost
     // A request may be under way for longer than the term of who sent it.
     const delayMs = world.chance(0.02) ? world.between(100, 6_000) : world.between(1, 15);
     world.after(delayMs, () => {
-      const outcome = coordinator.commit(mode.epoch, batch.writes);
+      const nth = mode.commits + 1;
+      const land = () => coordinator.commit(mode.epoch, nth, batch.writes);
+      const outcome = land();
+      // The network may deliver a request once more that was given up for lost.
+      if (world.chance(0.02)) world.after(world.between(50, 6_000), land);
       // Nobody answers, or the reply is lost.
       if (outcome === "unavailable" || world.chance(0.02)) return world.after(REPEAT_MS, unknown);
       world.after(world.between(1, 15), () => committed(outcome));
@@ -283,7 +298,7 @@ export class MasterModel extends ProcessModel {
         storage.delete(object);
         if (this.comesTo("half swept")) return;
       }
-      this.post({ kind: "swept", job: job.id });
+      this.post({ kind: "swept", job: job.id, what });
     });
   }
 

@@ -19,6 +19,7 @@ export interface Mutation {
   shell?:
     | "no-fence"
     | "acknowledge-first"
+    | "late-commits-land"
     | "unknown-is-done"
     | "epoch-reused"
     | "endless-term"
@@ -51,6 +52,10 @@ export const MISTAKES: Record<string, Mistake> = {
   "a commit of unknown outcome counts as done": {
     make: () => ({ shell: "unknown-is-done" }),
     caughtAs: /^I[247]/,
+  },
+  "a commit that was given up lands late": {
+    make: () => ({ shell: "late-commits-land" }),
+    caughtAs: /^never comes to rest: there is the record|^I[12]/,
   },
   "two leaders have one epoch": {
     make: () => ({ shell: "epoch-reused" }),

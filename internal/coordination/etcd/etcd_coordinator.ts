@@ -23,12 +23,15 @@ export interface EtcdOptions {
 const REQUEST_MS = 2_000;
 const LIST_PAGE = 1_000;
 const LEADER = "leader";
+/** Written by every commit of a term: its version numbers them. Created and gone with the leader key. */
+const TERM = "term";
 
 /**
  * The coordinator of a cluster. etcd3's own Election is not used: its `lost`
  * comes up to two lease times late. Here the leader is whoever created the
  * leader key under its lease; that key's create revision is the epoch, and every
- * write is conditional on it.
+ * write is conditional on it. It is conditional on the number of commits too, so
+ * that a request given up for lost, which the network delivers late, changes nothing.
  */
 export class EtcdCoordinator implements Coordinator {
   private readonly client: Etcd3;
@@ -71,6 +74,7 @@ export class EtcdCoordinator implements Coordinator {
             .put(this.at(LEADER))
             .value(JSON.stringify({ ...candidate, lease: id }))
             .lease(id),
+          this.client.put(this.at(TERM)).value("").lease(id),
         )
         .commit();
       const kv = await this.leaderKv();
@@ -78,7 +82,7 @@ export class EtcdCoordinator implements Coordinator {
         return new EtcdTerm(
           this.client,
           this.prefix,
-          lease,
+          { lease, id },
           kv.epoch,
           this.ttlSeconds * 1000,
           sentMs,
@@ -162,15 +166,20 @@ class EtcdTerm implements Leadership {
   private readonly client: Etcd3;
   private readonly prefix: string;
   private readonly lease: Lease;
+  private readonly leaseId: string;
   private readonly ttlMs: number;
   private readonly timer: NodeJS.Timeout;
   /** C4: counted from when the last renewal that succeeded was sent. */
   private validUntilMs: number;
+  /** Version of the term key, as far as known: 1, and 1 more for every commit. */
+  private version = 1;
+  /** The commit that was sent and whose reply has not come. */
+  private unanswered: string | undefined;
 
   constructor(
     client: Etcd3,
     prefix: string,
-    lease: Lease,
+    { lease, id }: { lease: Lease; id: string },
     epoch: number,
     ttlMs: number,
     sentMs: number,
@@ -178,6 +187,7 @@ class EtcdTerm implements Leadership {
     this.client = client;
     this.prefix = prefix;
     this.lease = lease;
+    this.leaseId = id;
     this.epoch = epoch;
     this.ttlMs = ttlMs;
     this.over = this.end.signal;
@@ -205,14 +215,31 @@ class EtcdTerm implements Leadership {
       this.finish();
       throw new MrError("fenced", "the term is over");
     }
+    const text = JSON.stringify(writes);
+    if (this.unanswered !== undefined && this.unanswered !== text)
+      throw new MrError("internal", "a commit of unknown outcome is repeated before any other");
+    this.unanswered = text;
+    const term = `${this.prefix}${TERM}`;
     const result = await guard(() =>
       this.client
         .if(`${this.prefix}${LEADER}`, "Create", "==", this.epoch)
-        .then(...writes.map((write) => this.operation(write)))
+        .and(term, "Version", "==", this.version)
+        .then(
+          this.client.put(term).value("").lease(this.leaseId),
+          ...writes.map((write) => this.operation(write)),
+        )
+        .else(this.client.get(term))
         .commit(),
     );
-    if (result.succeeded) return;
-    // Whether or not an earlier, unanswered try of it landed: this leader is deposed.
+    const found = result.responses[0]?.response_range?.kvs[0];
+    // Nobody else writes in this epoch: an earlier try of this very commit landed.
+    const landed =
+      Number(found?.create_revision) === this.epoch && Number(found?.version) === this.version + 1;
+    if (result.succeeded || landed) {
+      this.version += 1;
+      this.unanswered = undefined;
+      return;
+    }
     this.finish();
     throw new MrError("fenced", `leader of epoch ${this.epoch} was deposed`);
   }
