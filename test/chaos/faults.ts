@@ -1,8 +1,11 @@
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { FailurePoint } from "../../internal/model/failure_point.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
+import { processesIn } from "../support/cluster.ts";
 import type { HttpFault, LinkFault } from "../support/fault_proxies.ts";
 import type { FaultyCluster } from "../support/faulty_cluster.ts";
+import { until } from "../support/processes.ts";
 import type { History } from "./history.ts";
 import type { RecoveryTimes } from "./recovery.ts";
 
@@ -15,6 +18,8 @@ export interface Chaos {
   times: RecoveryTimes;
   /** Jobs of this round. */
   jobs: string[];
+  /** Those of them that were asked to be cancelled. */
+  cancelled: Set<string>;
   random: () => number;
   say: (line: string) => void;
 }
@@ -147,6 +152,7 @@ export const FAULTS: Record<string, (chaos: Chaos) => Promise<void>> = {
       chaos.random() < 0.1 ? pick(chaos, faults) : undefined,
     );
   },
+  cancel,
   "map-output-lost": async (chaos) => {
     // It hurts most when some reducers have read it and others have not.
     for (let looks = 0; looks < 100; looks += 1) {
@@ -161,6 +167,18 @@ export const FAULTS: Record<string, (chaos: Chaos) => Promise<void>> = {
     chaos.say("no map output was there to be deleted");
   },
 };
+
+async function cancel(chaos: Chaos): Promise<void> {
+  const [id] = chaos.jobs;
+  if (id === undefined) return;
+  chaos.say(`${id} is cancelled`);
+  chaos.cancelled.add(id);
+  const startMs = performance.now();
+  await chaos.cluster.client.json(`/jobs/${id}`, { method: "DELETE" }).catch(() => undefined);
+  const scratch = join(chaos.cluster.dir, "scratch");
+  await until("the end of its scripts", () => processesIn(scratch, id).length === 0, 60_000);
+  chaos.times.cancelled(performance.now() - startMs);
+}
 
 function signal(chaos: Chaos, pid: number, name: NodeJS.Signals): void {
   chaos.say(`${name} to ${pid}`);

@@ -25,6 +25,7 @@ export async function mastersLog(cluster: FaultyCluster): Promise<LogLine[]> {
 /** How long it took to recover, from what the leaders logged. */
 export class RecoveryTimes {
   private readonly marks: Mark[] = [];
+  private readonly cancelMs: number[] = [];
   /** Worker ids by pid. */
   private readonly workers = new Map<number, string>();
   /** Off while more than one thing goes wrong at a time: nobody could say what took how long. */
@@ -50,23 +51,33 @@ export class RecoveryTimes {
     this.mark("worker-leave", pid);
   }
 
+  cancelled(tookMs: number): void {
+    if (this.measuring) this.cancelMs.push(Math.round(tookMs));
+  }
+
   private mark(what: What, pid: number): void {
     if (this.measuring) this.marks.push({ what, pid, wallMs: Date.now() });
   }
 
-  /** @param lines what the masters have logged. @returns a table, in milliseconds. */
+  /** @param lines what the masters have logged. @returns a table. */
   table(lines: LogLine[]): string[] {
-    return (Object.keys(TITLES) as What[]).map((what) => {
-      const tookMs = this.marks
-        .filter((mark) => mark.what === what)
-        .flatMap((mark) => tookOf(mark, lines, this.workers) ?? [])
-        .toSorted((a, b) => a - b);
-      const of = (share: number) =>
-        tookMs[Math.min(tookMs.length - 1, Math.floor(tookMs.length * share))];
-      const figures = tookMs.length === 0 ? "not seen" : `p50 ${of(0.5)} ms, p99 ${of(0.99)} ms`;
-      return `${TITLES[what].padEnd(48)} ${figures} (${tookMs.length} times)`;
+    const rows = (Object.keys(TITLES) as What[]).map((what) => {
+      const marks = this.marks.filter((mark) => mark.what === what);
+      return row(
+        TITLES[what],
+        marks.flatMap((mark) => tookOf(mark, lines, this.workers) ?? []),
+      );
     });
+    return [...rows, row("cancel to the end of the job's last script", this.cancelMs)];
   }
+}
+
+function row(title: string, tookMs: number[]): string {
+  const sorted = tookMs.toSorted((a, b) => a - b);
+  const of = (share: number) =>
+    sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+  const figures = sorted.length === 0 ? "not seen" : `p50 ${of(0.5)} ms, p99 ${of(0.99)} ms`;
+  return `${title.padEnd(48)} ${figures} (${sorted.length} times)`;
 }
 
 /** Later than this, it was something else. */

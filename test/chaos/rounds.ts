@@ -33,7 +33,7 @@ export interface ChaosResult {
 }
 
 /** These alone in a round are timed. */
-const TIMED = ["leader-kill", "leader-hand-over", "worker-kill", "worker-leave"];
+const TIMED = ["leader-kill", "leader-hand-over", "worker-kill", "worker-leave", "cancel"];
 const JOB_DEADLINE_MS = 120_000;
 /** Objects that are there so long after their job's end are orphans. */
 const ORPHAN_MS = 60_000;
@@ -60,7 +60,16 @@ export class ChaosRun {
     for (let round = first; round < first + rounds && !signal?.aborted; round += 1) {
       const random = seeded(seed * 100_003 + round);
       const say = (line: string) => this.options.say(`round ${round}: ${line}`);
-      const chaos: Chaos = { cluster, history, store, times, jobs: [], random, say };
+      const chaos: Chaos = {
+        cluster,
+        history,
+        store,
+        times,
+        jobs: [],
+        cancelled: new Set(),
+        random,
+        say,
+      };
       await this.oneRound(chaos, known, round);
       done += 1;
     }
@@ -104,9 +113,7 @@ export class ChaosRun {
           await FAULTS[name]?.(chaos);
         }),
       );
-      const cancelled = !timed && random() < 0.15 ? chaos.jobs[0] : undefined;
-      if (cancelled !== undefined) await this.cancel(chaos, cancelled);
-      for (const id of chaos.jobs) await this.finish(chaos, known, id, cancelled);
+      for (const id of chaos.jobs) await this.finish(chaos, known, id);
       if (names.join() === "leader-hand-over") await this.checkHandOver(chaos);
       say(
         `${names.join(", ")}: ${chaos.jobs.length} jobs, ${Math.round(performance.now() - startMs)} ms`,
@@ -159,20 +166,14 @@ export class ChaosRun {
     this.accepted.push(id);
   }
 
-  private async cancel({ cluster, say }: Chaos, id: string): Promise<void> {
-    say(`${id} is cancelled`);
-    await cluster.client.json(`/jobs/${id}`, { method: "DELETE" }).catch(() => undefined);
-  }
-
   private async finish(
-    { cluster, store, say }: Chaos,
+    { cluster, store, say, cancelled }: Chaos,
     known: KnownJobs,
     id: string,
-    cancelled: string | undefined,
   ): Promise<void> {
     const job = await cluster.ended(id, JOB_DEADLINE_MS);
     this.endedMs.set(id, performance.now());
-    if (id === cancelled && job.state === "cancelled") {
+    if (cancelled.has(id) && job.state === "cancelled") {
       const parts = await visibleParts(store, id);
       assert.deepEqual(parts, [], `${id} was cancelled and has parts`);
       return;

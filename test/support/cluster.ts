@@ -88,13 +88,14 @@ export async function outputOf(client: Client, id: string): Promise<Buffer> {
   return Buffer.from(await response.arrayBuffer());
 }
 
-/** Processes whose working directory lies below a folder. */
-export function processesIn(folder: string): number[] {
+/** Processes whose working directory lies below a folder, and has this in its name. */
+export function processesIn(folder: string, part = ""): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       try {
-        return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
+        const path = readlinkSync(`/proc/${pid}/cwd`);
+        return path.startsWith(folder) && path.includes(part);
       } catch {
         return false;
       }
