@@ -145,7 +145,7 @@ describe("etcd", () => {
     const jobs = await KnownJobs.prepare(cluster.client, { seed: 1, lines: 300 });
     const id = await cluster.submit(jobs.request("nonces", { maps: 12, sleep: 0.5 }));
     const won = await someTasksDone(cluster, id);
-    cluster.parts.etcd?.process.signal("SIGSTOP");
+    await cluster.parts.etcd?.process.freeze();
     await refusedSubmission(cluster, jobs.request("count"));
     await delay(Number(process.env.MR_OUTAGE_MS ?? 0));
     cluster.parts.etcd?.process.signal("SIGCONT");

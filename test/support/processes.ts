@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -63,6 +64,15 @@ export class ServerProcess {
 
   signal(name: NodeJS.Signals): void {
     this.child.kill(name);
+  }
+
+  /** SIGSTOP, and waits until it has taken effect: on a busy machine that may take a moment. */
+  async freeze(): Promise<void> {
+    this.signal("SIGSTOP");
+    await until(`${this.child.spawnfile} standing still`, () => {
+      const stat = readFileSync(`/proc/${this.child.pid}/stat`, "latin1");
+      return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+    });
   }
 
   async exited(deadlineMs = 30_000): Promise<number | string> {

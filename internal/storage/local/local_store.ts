@@ -293,14 +293,29 @@ class LocalStaged implements StagedObject {
   }
 }
 
+const FOLDER_TRIES = 20;
+
 /** Makes a file's folder first; another may remove it, being empty, before the file is there. */
 async function withFolder<T>(path: string, body: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
+    await makeFolder(dirname(path));
     try {
-      await mkdir(dirname(path), { recursive: true });
       return await body();
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === 20) throw error;
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === FOLDER_TRIES) throw error;
+    }
+  }
+}
+
+/** A folder that is removed at this very moment is there at one look and gone at the next. */
+async function makeFolder(path: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await mkdir(path, { recursive: true });
+      return;
+    } catch (error) {
+      const { code = "" } = error as NodeJS.ErrnoException;
+      if (!["ENOENT", "EEXIST", "ENOTDIR"].includes(code) || tries === FOLDER_TRIES) throw error;
     }
   }
 }
