@@ -19,7 +19,7 @@ export function createLogger(name: string, level: string): Logger {
  * parent that started it over IPC is told where it listens, and is obeyed when
  * it goes: nobody else would end us then.
  *
- * @param parent the pid of a parent whose channel was lost (see hidden_environment.ts).
+ * @param parent the pid of a parent to which there is no channel (see hidden_environment.ts).
  */
 export async function runProcess(open: () => ServerProcess, parent?: string): Promise<void> {
   try {

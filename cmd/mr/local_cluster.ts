@@ -187,6 +187,7 @@ export class LocalCluster {
         ...env,
         ETCD_ROOT_PASSWORD: "",
         MR_SCRATCH_DIR: join(dir, "scratch"),
+        MR_PARENT_PID: String(process.pid),
       };
     if (etcd === undefined) return { ...env, MR_SQLITE_FILE: join(dir, "state.db") };
     return { ...env, ETCD_ADDRESS: etcd };

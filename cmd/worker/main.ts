@@ -1,8 +1,10 @@
 import "../common/node_version.ts";
-import { workerConfig } from "../common/config.ts";
 import { hiddenEnvironment } from "../common/hidden_environment.ts";
-import { runProcess } from "../common/run_process.ts";
-import { WorkerProcess } from "./worker_process.ts";
 
+// First of all: the rest is loaded in the second life only.
 const env = hiddenEnvironment();
+const { workerConfig } = await import("../common/config.ts");
+const { runProcess } = await import("../common/run_process.ts");
+const { WorkerProcess } = await import("./worker_process.ts");
+
 await runProcess(() => new WorkerProcess(workerConfig(env)), env.MR_PARENT_PID);

@@ -37,6 +37,7 @@ export class StorageEffects {
     return this.insist(`planning ${record.id}`, async () => {
       // Whatever the job's attempts write to is there before any of them is granted.
       await this.store.ensureContainer(CONTAINER.intermediate);
+      await this.store.ensureContainer(CONTAINER.logs);
       await this.store.ensureContainer(locationOf(outputOf(record)).container);
       return record.spec.phase === "reduce"
         ? { kind: "done", done: await this.readManifest(record.spec.from) }

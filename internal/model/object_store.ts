@@ -53,12 +53,17 @@ export interface ObjectStore {
     owner: string,
     signal?: AbortSignal,
   ): Promise<StagedObject>;
-  publish(receipt: Receipt): Promise<void>;
+  publish(receipt: Receipt, signal?: AbortSignal): Promise<void>;
   /** Forgets a staged object that was not published. */
   discard(receipt: Receipt): Promise<void>;
   /** Forgets whatever owners beginning with the prefix have staged in a container. */
   discardStaged(container: string, ownerPrefix: string): Promise<void>;
-  create(container: string, name: string, bytes: Uint8Array): Promise<"created" | "exists">;
+  create(
+    container: string,
+    name: string,
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<"created" | "exists">;
   /** Writes a whole object, over an older one if there is one. */
   put(
     container: string,

@@ -143,7 +143,8 @@ export function failed(
     loseOutputs(state, job, lost, at, out);
     return;
   }
-  if (message.class === "infra") countLoss(state, worker, at.atMs);
+  const itsOwn = !attempt.revoked && message.lostOutputs.length === 0;
+  if (message.class === "infra" && itsOwn) countLoss(state, worker, at.atMs);
   if (message.class === "user") worker.losses = 0;
   endAttempt(state, attempt, message, at, out);
 }

@@ -12,8 +12,9 @@ export class ProcessTree {
   private readonly mark: string;
   /** Processes there before the script: none of them is its. */
   private readonly before: Set<string>;
-  /** Every process seen so far, with its start time: a number may be used again. */
-  private readonly seen = new Map<number, string>();
+  /** Every new process seen so far, with its start time: a number may be used again. */
+  private readonly seen = new Map<number, { started: string; parent: number; isOurs: boolean }>();
+  private over = false;
 
   /**
    * @param root the script, leader of its own process group.
@@ -29,34 +30,23 @@ export class ProcessTree {
 
   /** How many processes there are, and the memory they have, in bytes. */
   look(): { processes: number; memoryBytes: number } {
-    const tree = this.descendants();
+    const ours = this.ours();
     let memoryBytes = 0;
-    for (const pid of tree) memoryBytes += residentBytes(pid);
-    return { processes: tree.length, memoryBytes };
+    for (const pid of ours) memoryBytes += residentBytes(pid);
+    return { processes: ours.length, memoryBytes };
   }
 
   /** The memory with what is shared counted once; slower. */
   exactMemoryBytes(): number {
     let sum = 0;
-    for (const pid of this.descendants()) sum += proportionalBytes(pid);
+    for (const pid of this.ours()) sum += proportionalBytes(pid);
     return sum;
-  }
-
-  private descendants(): number[] {
-    const found: number[] = [];
-    const queue = [this.root];
-    for (let pid = queue.pop(); pid !== undefined; pid = queue.pop()) {
-      const stat = statOf(pid);
-      if (stat === undefined) continue;
-      found.push(pid);
-      this.seen.set(pid, stat.started);
-      queue.push(...childrenOf(pid));
-    }
-    return found;
   }
 
   /** Ends the group at once: no fork of it escapes. */
   killGroup(): void {
+    // Once reaped, the number may become somebody else's.
+    if (this.over) return;
     try {
       process.kill(-this.root, "SIGKILL");
     } catch {
@@ -64,33 +54,47 @@ export class ProcessTree {
     }
   }
 
-  /** Ends what has left the group too. Call it while the root's number cannot be another's yet. */
+  /** The root was reaped: ends whatever it leaves behind. */
   killAll(): void {
     this.killGroup();
+    this.over = true;
     // One that is being started meanwhile is found by the next look.
     for (let looks = 0; looks < 10; looks += 1) {
-      const strays = this.strays();
+      const strays = this.ours().filter((pid) => statOf(pid)?.state !== "Z");
       if (strays.length === 0) return;
       for (const pid of strays) kill(pid);
     }
   }
 
-  private strays(): number[] {
+  /** Everything that is there now and is the script's, whoever its parent has become. */
+  private ours(): number[] {
     const found: number[] = [];
-    for (const name of processes()) {
+    const now = processes();
+    for (const name of this.before) if (!now.has(name)) this.before.delete(name);
+    for (const pid of this.seen.keys()) if (!now.has(String(pid))) this.seen.delete(pid);
+    for (const name of now) {
+      if (this.before.has(name)) continue;
       const pid = Number(name);
-      const known = this.seen.get(pid);
-      if (known === undefined && this.before.has(name)) continue;
       const stat = statOf(pid);
-      if (stat === undefined || stat.state === "Z") continue;
-      const isOurs =
-        known === stat.started ||
-        stat.group === this.root ||
-        stat.session === this.root ||
-        environmentOf(pid).includes(this.mark);
-      if (isOurs) found.push(pid);
+      if (stat === undefined) continue;
+      const known = this.seen.get(pid);
+      if (known?.started !== stat.started || known.parent !== stat.parent) this.judge(pid, stat);
+      if (this.seen.get(pid)?.isOurs === true) found.push(pid);
     }
     return found;
+  }
+
+  /** Once ours, always ours; what is not may become so when it has run our script's program. */
+  private judge(pid: number, { started, parent, group, session }: Stat): void {
+    const before = this.seen.get(pid);
+    const isOurs =
+      (before?.started === started && before.isOurs) ||
+      pid === this.root ||
+      group === this.root ||
+      session === this.root ||
+      this.seen.get(parent)?.isOurs === true ||
+      environmentOf(pid).includes(this.mark);
+    this.seen.set(pid, { started, parent, isOurs });
   }
 }
 
@@ -128,33 +132,37 @@ function read(path: string): string {
   }
 }
 
-function statOf(pid: number) {
+interface Stat {
+  state: string;
+  parent: number;
+  group: number;
+  session: number;
+  started: string;
+}
+
+function statOf(pid: number): Stat | undefined {
   const stat = read(`/proc/${pid}/stat`);
   // The name, in brackets, may hold anything.
-  const [state = "", , group, session, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [state = "", parent, group, session, ...rest] = stat
+    .slice(stat.lastIndexOf(")") + 2)
+    .split(" ");
   if (state === "") return undefined;
-  return { state, group: Number(group), session: Number(session), started: rest[15] ?? "" };
+  const numbers = { parent: Number(parent), group: Number(group), session: Number(session) };
+  return { state, ...numbers, started: rest[15] ?? "" };
 }
-
-function childrenOf(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
-      read(`/proc/${pid}/task/${thread}/children`).split(" ").filter(Boolean).map(Number),
-    );
-  } catch {
-    return [];
-  }
-}
-
-const PAGE_BYTES = 4096;
 
 function residentBytes(pid: number): number {
-  return Number(read(`/proc/${pid}/statm`).split(" ")[1] ?? 0) * PAGE_BYTES;
+  return kilobytes(read(`/proc/${pid}/status`), "VmRSS") ?? 0;
+}
+
+/** In bytes. */
+function kilobytes(text: string, name: string): number | undefined {
+  const match = new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text);
+  return match === null ? undefined : Number(match[1]) * 1024;
 }
 
 function proportionalBytes(pid: number): number {
-  const match = /^Pss:\s+(\d+) kB/m.exec(read(`/proc/${pid}/smaps_rollup`));
-  return match === null ? residentBytes(pid) : Number(match[1]) * 1024;
+  return kilobytes(read(`/proc/${pid}/smaps_rollup`), "Pss") ?? residentBytes(pid);
 }
 
 function environmentOf(pid: number): string[] {

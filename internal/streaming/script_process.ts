@@ -61,6 +61,8 @@ export class ScriptProcess {
   private readonly options: ScriptOptions;
   private readonly child: ChildProcessWithoutNullStreams;
   private readonly tree: ProcessTree | undefined;
+  /** Rejects when it could not be started. */
+  private readonly failed: Promise<never>;
   private unread = false;
   private inputEnded = false;
   private over: string | undefined;
@@ -78,8 +80,16 @@ export class ScriptProcess {
       detached: true,
       stdio: ["pipe", "pipe", "pipe"],
     });
+    // Before anything else: without a listener the error would end the whole slot.
+    this.failed = new Promise((_, reject) => this.child.once("error", reject));
+    this.failed.catch(() => undefined);
     const { pid } = this.child;
-    if (pid !== undefined) this.tree = new ProcessTree(pid, options.mark, before);
+    if (pid === undefined) {
+      this.ended = this.failed.catch((error) => Promise.reject(startError(error)));
+      this.ended.catch(() => undefined);
+      return;
+    }
+    this.tree = new ProcessTree(pid, options.mark, before);
     this.child.stdin.on("error", () => {
       this.unread = true;
     });
@@ -91,7 +101,8 @@ export class ScriptProcess {
   async write(chunk: Uint8Array): Promise<boolean> {
     const { stdin } = this.child;
     if (chunk.length === 0) return true;
-    if (this.unread || stdin.destroyed) {
+    // Where no process could be made there are no pipes either.
+    if (this.unread || stdin === undefined || stdin.destroyed) {
       this.unread = true;
       return false;
     }
@@ -110,7 +121,7 @@ export class ScriptProcess {
 
   endInput(): void {
     this.inputEnded = true;
-    this.child.stdin.end();
+    this.child.stdin?.end();
   }
 
   /** Ends it and all it started: nobody wants its output. */
@@ -147,12 +158,12 @@ export class ScriptProcess {
   }
 
   private exit(): Promise<[number | null, NodeJS.Signals | null]> {
-    return new Promise((resolve, reject) => {
-      this.child.once("exit", (code, signal) => resolve([code, signal]));
-      this.child.once("error", (error) =>
-        reject(new MrError("user", `the script cannot be started: ${messageOf(error)}`)),
-      );
-    });
+    return Promise.race([
+      new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
+        this.child.once("exit", (code, signal) => resolve([code, signal]));
+      }),
+      this.failed,
+    ]);
   }
 
   private async drainOutput(): Promise<void> {
@@ -227,4 +238,12 @@ export class ScriptProcess {
 
 function megabytes(bytes: number): string {
   return `${Math.round(bytes / 1_048_576)} MB`;
+}
+
+/** No process, no memory, no descriptor left: this machine's trouble, not the script's. */
+const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
+
+function startError(error: NodeJS.ErrnoException): MrError {
+  const code = EXHAUSTED.has(error.code ?? "") ? "unavailable" : "user";
+  return new MrError(code, `the script cannot be started: ${messageOf(error)}`, { cause: error });
 }

@@ -40,6 +40,12 @@ export class Scratch {
     return folder;
   }
 
+  /** Empties the script's side: what an earlier run of it left behind is not there for the next. */
+  async renewScript(folder: AttemptFolder): Promise<void> {
+    await rm(folder.script, { recursive: true, force: true, maxRetries: 3 });
+    for (const path of [folder.work, folder.temp]) await mkdir(path, { recursive: true });
+  }
+
   async removeAttempt(folder: AttemptFolder): Promise<void> {
     for (const path of [folder.script, folder.spill])
       await rm(path, { recursive: true, force: true, maxRetries: 3 });
@@ -50,21 +56,30 @@ export class Scratch {
    * version that the job was accepted with.
    * @throws MrError `changed` or `not_found` when that version is no more.
    */
-  async place(name: string, etag: string | undefined, folder: AttemptFolder): Promise<string> {
+  async place(
+    name: string,
+    etag: string | undefined,
+    folder: AttemptFolder,
+    signal: AbortSignal,
+  ): Promise<string> {
     const path = join(folder.work, baseName(name));
     // A copy: the script may write to its own file.
-    await writeFile(path, await this.fetched(name, etag), { mode: 0o755 });
+    await writeFile(path, await this.fetched(name, etag, signal), { mode: 0o755 });
     return path;
   }
 
-  private async fetched(name: string, etag: string | undefined): Promise<Uint8Array> {
+  private async fetched(
+    name: string,
+    etag: string | undefined,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
     if (etag === undefined)
       throw new MrError("internal", `no version of ${name} came with the task`);
     const id = digestOf(`${name} ${etag}`);
     const path = join(this.root, "own", "cache", id);
     const cached = await readFile(path).catch(() => undefined);
     if (cached !== undefined && digestOf(cached) === this.digests.get(id)) return cached;
-    const bytes = await this.download(name, etag);
+    const bytes = await this.download(name, etag, signal);
     this.digests.set(id, digestOf(bytes));
     const fresh = join(this.root, "own", "cache", `.${randomUUID()}`);
     await mkdir(join(this.root, "own", "cache"), { recursive: true });
@@ -73,9 +88,9 @@ export class Scratch {
     return bytes;
   }
 
-  private async download(name: string, etag: string): Promise<Uint8Array> {
+  private async download(name: string, etag: string, signal: AbortSignal): Promise<Uint8Array> {
     try {
-      return await readAll(this.store.read(CONTAINER.scripts, name, { etag }));
+      return await readAll(this.store.read(CONTAINER.scripts, name, { etag, signal }));
     } catch (error) {
       const gone = MrError.is(error, "changed") || MrError.is(error, "not_found");
       if (!gone) throw error;

@@ -65,7 +65,7 @@ async function mapToSegments(context: TaskContext, run: RunMapper): Promise<Task
     const receipt = await staged.seal();
     await failurePoint("worker.map.after-upload");
     // Nobody else has this name: its own attempt may publish it.
-    await store.publish(receipt);
+    await store.publish(receipt, context.signal);
     await failurePoint("worker.map.after-publish");
     return { output: { kind: "segments", object, size, indexOffset, digest: output.digest }, bad };
   });

@@ -1,4 +1,3 @@
-import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { MrError, messageOf } from "../model/errors.ts";
@@ -53,6 +52,12 @@ export async function runNarrowed(
           todo.push({ start: middle, end: piece.end }, { start: piece.start, end: middle });
           continue;
         }
+        if (piece.end === piece.start) throw failure; // It fails on nothing at all.
+        // Once more: it may have been an accident, and the record would be lost.
+        if ((await tryPiece(context, piece, input, output)) === undefined) {
+          await passOn(output, onOutput);
+          continue;
+        }
         bad.push(piece);
         log.note(`set aside a record of ${piece.end - piece.start} bytes: ${messageOf(failure)}`);
         if (bad.length > assignment.job.badRecordsMax)
@@ -103,8 +108,11 @@ async function tryPiece(
         for await (const chunk of readPiece(input, piece)) if (!(await script.write(chunk))) return;
       },
       async (chunk) => {
-        await output.write(chunk, 0, chunk.length, printed);
-        printed += chunk.length;
+        for (let at = 0; at < chunk.length; ) {
+          const { bytesWritten } = await output.write(chunk, at, chunk.length - at, printed);
+          at += bytesWritten;
+          printed += bytesWritten;
+        }
       },
       log,
     );
@@ -133,10 +141,15 @@ async function passOn(
   if (last !== LF && last !== CR) await onOutput(Uint8Array.of(LF));
 }
 
+/** A loop, not a stream: that would close the file when its reader stops early. */
 async function* readPiece(file: FileHandle, { start, end }: Piece): AsyncIterable<Buffer> {
-  if (end <= start) return;
-  const options = { fd: file, start, end: end - 1, autoClose: false, highWaterMark: READ_BYTES };
-  yield* createReadStream("", options) as AsyncIterable<Buffer>;
+  for (let at = start; at < end; ) {
+    const length = Math.min(READ_BYTES, end - at);
+    const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(length), 0, length, at);
+    if (bytesRead === 0) throw new MrError("corrupt", "the spooled input is not whole");
+    yield buffer.subarray(0, bytesRead);
+    at += bytesRead;
+  }
 }
 
 /** A border of two records inside the piece, as near behind its middle as there is one; else before. */

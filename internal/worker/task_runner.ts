@@ -54,7 +54,7 @@ export class TaskRunner {
         lostOutputs: error instanceof LostOutput ? error.attempts : [],
       };
     } finally {
-      if (!signal.aborted) await this.saveLog(assignment, log);
+      if (!signal.aborted) await this.saveLog(assignment, log, signal);
       await this.scratch.removeAttempt(folder).catch(() => undefined);
     }
   }
@@ -78,7 +78,7 @@ export class TaskRunner {
       progress,
       log,
       startScript: async (onOutput, runLog = log) => {
-        const argv = await this.prepareScript(assignment, folder);
+        const argv = await this.prepareScript(assignment, folder, signal);
         signal.throwIfAborted();
         return new ScriptProcess({
           argv,
@@ -99,21 +99,30 @@ export class TaskRunner {
     };
   }
 
-  private async prepareScript(assignment: Assignment, folder: AttemptFolder): Promise<string[]> {
+  private async prepareScript(
+    assignment: Assignment,
+    folder: AttemptFolder,
+    signal: AbortSignal,
+  ): Promise<string[]> {
+    await this.scratch.renewScript(folder);
     const [script = "", ...args] = splitCommand(assignment.job.command);
     const { files, scripts } = assignment.job;
-    for (const file of files) await this.scratch.place(file, scripts[file], folder);
-    const path = await this.scratch.place(script, scripts[script], folder);
+    for (const file of files) await this.scratch.place(file, scripts[file], folder, signal);
+    const path = await this.scratch.place(script, scripts[script], folder, signal);
     return resolveCommand(path, args);
   }
 
   /** Best effort: a lost log fails nobody. */
-  private async saveLog(assignment: Assignment, log: StderrLog): Promise<void> {
+  private async saveLog(
+    assignment: Assignment,
+    log: StderrLog,
+    signal: AbortSignal,
+  ): Promise<void> {
     const bytes = Buffer.from(log.toString());
     if (bytes.length === 0 || parseAttemptId(assignment.attempt) === undefined) return;
     try {
-      await this.store.ensureContainer(CONTAINER.logs);
-      await this.store.create(CONTAINER.logs, attemptLogName(assignment.attempt), bytes);
+      const either = AbortSignal.any([signal, AbortSignal.timeout(LOG_MS)]);
+      await this.store.create(CONTAINER.logs, attemptLogName(assignment.attempt), bytes, either);
     } catch {
       // The tail is in the failure's message anyway.
     }
@@ -121,6 +130,8 @@ export class TaskRunner {
 }
 
 const SILENCE_MS = 600_000;
+/** A log is not worth waiting longer for, in milliseconds. */
+const LOG_MS = 10_000;
 
 function silenceMs(conf: Record<string, string>): number {
   const given = Number(conf["mapreduce.task.timeout"] ?? SILENCE_MS);

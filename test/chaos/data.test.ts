@@ -68,6 +68,41 @@ describe("poison records", () => {
     }
   });
 
+  it("are found early in much input, by a mapper that stops there and leaves files behind", async () => {
+    await using cluster = await useFaultyCluster({ workers: 1 });
+    const { client } = cluster;
+    const messy = `import os, sys
+os.mkdir("once")
+open(os.environ["TMPDIR"] + "/buffer", "a").write("x")
+assert os.path.getsize(os.environ["TMPDIR"] + "/buffer") == 1
+for line in sys.stdin:
+    if "poison" in line: os._exit(7)
+    sys.stdout.write(line)
+`;
+    await putText(client, "dfs-scripts", "messy.py", messy);
+    const many = Array.from({ length: 60_000 }, (_, i) => `line ${i} ${"of many ".repeat(5)}`);
+    many[10] = "poison";
+    await putText(client, "much", "a.txt", `${many.join("\n")}\n`);
+    const request = { mapper: "messy.py", data: "much", m_num: 1, r_num: 0, max_bad_records: 1 };
+    const job = await cluster.ended(await cluster.submit(request));
+    assert.equal(job.state, "succeeded", JSON.stringify(job.error));
+    assert.equal(job.bad_records, 1);
+    const output = (await outputOf(client, job.id)).toString();
+    assert.equal(output, `${many.filter((line) => line !== "poison").join("\n")}\n`);
+  });
+
+  it("are not looked for where there is none: a mapper that fails on nothing fails its job", async () => {
+    await using cluster = await useFaultyCluster({ workers: 1 });
+    const { client } = cluster;
+    await putText(client, "dfs-scripts", "fails.py", "import sys\nsys.exit(1)\n");
+    await putText(client, "empty", "a.txt", "");
+    const request = { mapper: "fails.py", data: "empty", m_num: 1, r_num: 0, max_bad_records: 9 };
+    const job = await cluster.ended(await cluster.submit(request));
+    assert.equal(job.state, "failed");
+    assert.match(job.error?.message ?? "", /exited with 1/);
+    assert.equal(job.bad_records, 0);
+  });
+
   it("in greater number than the job allows fail it, and nothing of it is visible", async () => {
     await using cluster = await useFaultyCluster({ workers: 2 });
     const { client } = cluster;

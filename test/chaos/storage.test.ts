@@ -134,9 +134,9 @@ describe("Blob storage", () => {
       { kind: "lose-reply" },
       { kind: "break-body", bytes: 1_000 },
     ];
-    storage.rule = () =>
-      random() < 0.2 ? faults[Math.floor(random() * faults.length)] : undefined;
+    const flaky = () => (random() < 0.2 ? faults[Math.floor(random() * faults.length)] : undefined);
     for (const kind of JOB_KINDS) {
+      storage.rule = flaky;
       const job = await cluster.ended(await cluster.submit(jobs.request(kind)));
       storage.rule = () => undefined;
       await jobs.check(job);

@@ -210,6 +210,16 @@ print('out')
         /143 MB of memory/,
       ],
       [
+        { memoryBytes: 150e6 },
+        "import subprocess\nsubprocess.run(['sh', '-c', '( python3 -c \"held = [bytes(1 << 20) * 1 for _ in iter(int, 1)]\" & ) ; sleep 60'])",
+        /143 MB of memory/,
+      ],
+      [
+        { processes: 20 },
+        "import subprocess\nsubprocess.run(['sh', '-c', 'for i in $(seq 30); do ( sleep 60 & ) ; done; sleep 60'])",
+        /more than 20 processes/,
+      ],
+      [
         { processes: 20 },
         "import os, time\nfor _ in range(30):\n  if os.fork() == 0: time.sleep(60)\ntime.sleep(60)",
         /more than 20 processes/,

@@ -140,17 +140,20 @@ export class AzureStore implements ObjectStore {
     );
   }
 
-  async publish(receipt: Receipt): Promise<void> {
+  async publish(receipt: Receipt, signal?: AbortSignal): Promise<void> {
     const blob = this.blob(receipt.container, receipt.name);
     const ids = blockIds(receipt.token);
     try {
-      await this.patience.call((abortSignal) =>
-        blob.commitBlockList(ids, {
-          abortSignal,
-          metadata: { [TOKEN_METADATA]: stagingId(receipt.token) },
-        }),
+      await this.patience.call(
+        (abortSignal) =>
+          blob.commitBlockList(ids, {
+            abortSignal,
+            metadata: { [TOKEN_METADATA]: stagingId(receipt.token) },
+          }),
+        signal,
       );
     } catch (error) {
+      if (MrError.is(error, "aborted")) throw error;
       // O2: committed before, and the reply or its leader was lost.
       if (!(await this.carries(blob, stagingId(receipt.token)))) throw error;
     }
@@ -168,16 +171,23 @@ export class AzureStore implements ObjectStore {
 
   async discardStaged(_container: string, _ownerPrefix: string): Promise<void> {}
 
-  async create(container: string, name: string, bytes: Uint8Array): Promise<"created" | "exists"> {
+  async create(
+    container: string,
+    name: string,
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<"created" | "exists"> {
     const token = randomUUID();
     const blob = this.blob(container, name);
     try {
-      await this.patience.call((abortSignal) =>
-        blob.upload(Buffer.from(bytes), bytes.length, {
-          abortSignal,
-          conditions: { ifNoneMatch: "*" },
-          metadata: { [TOKEN_METADATA]: token },
-        }),
+      await this.patience.call(
+        (abortSignal) =>
+          blob.upload(Buffer.from(bytes), bytes.length, {
+            abortSignal,
+            conditions: { ifNoneMatch: "*" },
+            metadata: { [TOKEN_METADATA]: token },
+          }),
+        signal,
       );
       return "created";
     } catch (error) {

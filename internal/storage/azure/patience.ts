@@ -79,21 +79,24 @@ export function storageError(error: unknown): MrError {
 
 function restError(error: RestError): MrError {
   const message = `storage: ${error.code ?? error.name}`;
-  switch (error.statusCode) {
+  const { statusCode = 0 } = error;
+  switch (statusCode) {
     case 404:
       return new MrError("not_found", message, { cause: error });
     case 412:
       return new MrError("changed", message, { cause: error });
     case 409:
       return new MrError("exists", message, { cause: error });
-    case 400:
-      return new MrError("internal", message, { cause: error });
     case 401:
     case 403:
       return new MrError("internal", `${message}: access denied`, { cause: error });
-    default:
-      return new MrError("unavailable", `${message} (${error.statusCode ?? "no answer"})`, {
-        cause: error,
-      });
+    case 0:
+      return new MrError("unavailable", `${message} (no answer)`, { cause: error });
+    default: {
+      // What is wrong with the request itself is wrong the next time too.
+      const final = statusCode < 500 && statusCode !== 408 && statusCode !== 429;
+      const code = final ? "internal" : "unavailable";
+      return new MrError(code, `${message} (${statusCode})`, { cause: error });
+    }
   }
 }
