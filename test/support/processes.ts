@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -15,12 +15,23 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
+/** What must not outlive this process, should it end before its scopes do. */
+const leftovers = new Set<() => void>();
+process.on("exit", () => {
+  for (const remove of leftovers) remove();
+});
+
 /** A folder that is removed at the end of its scope. */
 export async function scratchFolder(name: string): Promise<AsyncDisposable & { path: string }> {
   const path = await mkdtemp(join(tmpdir(), `mr-test-${name}-`));
+  const remove = () => rmSync(path, { recursive: true, force: true, maxRetries: 5 });
+  leftovers.add(remove);
   return {
     path,
-    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 5 }),
+    [Symbol.asyncDispose]: async () => {
+      await rm(path, { recursive: true, force: true, maxRetries: 5 });
+      leftovers.delete(remove);
+    },
   };
 }
 
@@ -51,6 +62,9 @@ export class ServerProcess {
     };
     this.child.stdout?.on("data", keep);
     this.child.stderr?.on("data", keep);
+    const kill = () => this.child.kill("SIGKILL");
+    leftovers.add(kill);
+    this.child.once("exit", () => leftovers.delete(kill));
     this.child.on("error", (error) => keep(Buffer.from(`${error.message}\n`)));
   }
 
