@@ -74,29 +74,35 @@ export function completed(
     const won = found.task.state.done.attempt === message.attempt;
     send(worker, { kind: "settled", attempt: message.attempt, won }, out);
   } else {
-    const { job, phase, task } = found;
-    const done: DoneRecord = {
-      attempt: message.attempt,
-      worker: worker.info.id,
-      output: message.output,
-      stats: message.stats,
-      bad: message.bad,
-    };
-    const writes: RecordWrite[] =
-      task.lostDigest === undefined
-        ? []
-        : replaceLost(state, job, task, digestOf(message.output), out);
-    const name = key.done(job.record.id, taskId(task.kind, task.index));
-    writes.push({ key: name, value: JSON.stringify(done) });
-    out.push({ kind: "put", writes });
-    recordDone(job, phase, task, done);
-    for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
-    send(worker, { kind: "settled", attempt: message.attempt, won: true }, out);
-    out.push({ kind: "changed", job: job.record.id });
-    if (job.badRecords > job.record.spec.max_bad_records) tooManyBad(state, job, at, out);
-    else advance(state, job, at, out);
+    win(state, worker, found, message, at, out);
   }
   if (attempt !== undefined) sweepIfDrained(state, attempt.job, out);
+}
+
+/** The task's one winner (S1) is recorded, then told; the job moves on. */
+function win(
+  state: State,
+  worker: Worker,
+  { job, phase, task }: NonNullable<ReturnType<typeof findTask>>,
+  message: Said<"completed">,
+  at: At,
+  out: Command[],
+): void {
+  const { attempt, output, stats, bad } = message;
+  const done: DoneRecord = { attempt, worker: worker.info.id, output, stats, bad };
+  const isRemade = task.lostDigest !== undefined;
+  const writes: RecordWrite[] = isRemade
+    ? replaceLost(state, job, task, digestOf(output), out)
+    : [];
+  const name = key.done(job.record.id, taskId(task.kind, task.index));
+  writes.push({ key: name, value: JSON.stringify(done) });
+  out.push({ kind: "put", writes });
+  recordDone(job, phase, task, done);
+  for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
+  send(worker, { kind: "settled", attempt, won: true }, out);
+  out.push({ kind: "changed", job: job.record.id });
+  if (job.badRecords > job.record.spec.max_bad_records) tooManyBad(state, job, at, out);
+  else advance(state, job, at, out);
 }
 
 /** The task of an attempt, unless what it rests on is no more. */
