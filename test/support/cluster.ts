@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { Client, type JobJson, storagePath } from "../../cmd/mr/client.ts";
 import { LocalCluster } from "../../cmd/mr/local_cluster.ts";
-import { scratchFolder } from "./processes.ts";
+import { atExit, scratchFolder } from "./processes.ts";
 
 export interface TestClusterOptions {
   masters?: number;
@@ -33,8 +33,10 @@ export async function useCluster(options: TestClusterOptions = {}): Promise<Test
     blob: options.blob,
     say: () => undefined,
   });
+  const closed = atExit(() => cluster.kill());
   const stop = async () => {
     await cluster.close();
+    closed();
     await folder[Symbol.asyncDispose]();
   };
   try {

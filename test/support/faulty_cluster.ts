@@ -6,7 +6,7 @@ import { LocalCluster, type Role } from "../../cmd/mr/local_cluster.ts";
 import type { TestCluster } from "./cluster.ts";
 import { FailurePoints } from "./failure_points.ts";
 import { FaultyHttp, FaultyLink } from "./fault_proxies.ts";
-import { freePort, scratchFolder, until } from "./processes.ts";
+import { atExit, freePort, scratchFolder, until } from "./processes.ts";
 import { type TestServer, useAzurite, useEtcd } from "./servers.ts";
 
 export interface FaultyClusterOptions {
@@ -214,6 +214,7 @@ export async function useFaultyCluster(options: FaultyClusterOptions = {}): Prom
       }),
       say: () => undefined,
     });
+    stack.defer(atExit(() => cluster.kill()));
     stack.defer(() => cluster.close());
     const url = await cluster.start();
     const owned = stack.move();

@@ -18,19 +18,25 @@ export async function freePort(): Promise<number> {
 /** What must not outlive this process, should it end before its scopes do. */
 const leftovers = new Set<() => void>();
 process.on("exit", () => {
-  for (const remove of leftovers) remove();
+  for (const end of [...leftovers].reverse()) end();
 });
+
+/** Ends something even if this process ends before its time; @returns what calls that off. */
+export function atExit(end: () => void): () => void {
+  leftovers.add(end);
+  return () => leftovers.delete(end);
+}
 
 /** A folder that is removed at the end of its scope. */
 export async function scratchFolder(name: string): Promise<AsyncDisposable & { path: string }> {
   const path = await mkdtemp(join(tmpdir(), `mr-test-${name}-`));
-  const remove = () => rmSync(path, { recursive: true, force: true, maxRetries: 5 });
-  leftovers.add(remove);
+  const options = { recursive: true, force: true, maxRetries: 5 };
+  const keep = atExit(() => rmSync(path, options));
   return {
     path,
     [Symbol.asyncDispose]: async () => {
-      await rm(path, { recursive: true, force: true, maxRetries: 5 });
-      leftovers.delete(remove);
+      await rm(path, options);
+      keep();
     },
   };
 }
@@ -62,9 +68,10 @@ export class ServerProcess {
     };
     this.child.stdout?.on("data", keep);
     this.child.stderr?.on("data", keep);
-    const kill = () => this.child.kill("SIGKILL");
-    leftovers.add(kill);
-    this.child.once("exit", () => leftovers.delete(kill));
+    this.child.once(
+      "exit",
+      atExit(() => this.child.kill("SIGKILL")),
+    );
     this.child.on("error", (error) => keep(Buffer.from(`${error.message}\n`)));
   }
 
