@@ -1,5 +1,5 @@
 import type { RecordWrite } from "../model/coordinator.ts";
-import { type AttemptId, parseAttemptId, partName, taskId } from "../model/ids.ts";
+import { parseAttemptId, partName, taskId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
@@ -9,7 +9,7 @@ import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
 import { advance } from "./job_stages.ts";
 import { findTask, recordDone, removeAttempt, revoke, revokeMessage, send } from "./leases.ts";
-import { isStale, loseOutputs, replaceLost, winnersOf } from "./lost_outputs.ts";
+import { findCurrent, loseOutputs, replaceLost, winnersOf } from "./lost_outputs.ts";
 import { put } from "./record_writes.ts";
 import {
   type Attempt,
@@ -103,12 +103,6 @@ function win(
   out.push({ kind: "changed", job: job.record.id });
   if (job.badRecords > job.record.spec.max_bad_records) tooManyBad(state, job, at, out);
   else advance(state, job, at, out);
-}
-
-/** The task of an attempt, unless what it rests on is no more. */
-function findCurrent(state: State, id: AttemptId) {
-  const found = findTask(state, id);
-  return found === undefined || isStale(found.job, id) ? undefined : found;
 }
 
 function digestOf(output: TaskOutput): string {

@@ -11,7 +11,7 @@ import { type AttemptId, parseAttemptId, taskId } from "../model/ids.ts";
 import { key } from "../model/records.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
-import { forgetDone, revoke } from "./leases.ts";
+import { findTask, forgetDone, revoke } from "./leases.ts";
 import { deleteKeys } from "./record_writes.ts";
 import type { Job, State, Task } from "./state.ts";
 
@@ -93,8 +93,14 @@ export function replaceLost(state: State, job: Job, task: Task, digest: string, 
   return [gone, { key: key.stale(job.record.id), value: JSON.stringify(job.stale) }];
 }
 
+/** The task of an attempt, unless what it rests on is no more. */
+export function findCurrent(state: State, id: AttemptId) {
+  const found = findTask(state, id);
+  return found === undefined || isStale(found.job, id) ? undefined : found;
+}
+
 /** Whether a reduce attempt was granted before a map output was replaced by a different one. */
-export function isStale(job: Job, id: AttemptId): boolean {
+function isStale(job: Job, id: AttemptId): boolean {
   const name = parseAttemptId(id);
   if (job.stale === undefined || name?.kind !== "reduce") return false;
   const [epoch = 0, grant = 0] = name.attempt.split("-").map(Number);

@@ -3,8 +3,8 @@ import type { WorkerMessage } from "../model/session.ts";
 import { loseAttempt } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
 import { release } from "./job_stages.ts";
-import { findTask, openLease, revokeMessage, send } from "./leases.ts";
-import { isStale } from "./lost_outputs.ts";
+import { openLease, revokeMessage, send } from "./leases.ts";
+import { findCurrent } from "./lost_outputs.ts";
 import { put } from "./record_writes.ts";
 import type { State, Worker } from "./state.ts";
 
@@ -79,9 +79,8 @@ function reconcile(
 
 /** Takes over an attempt another leader granted (or we gave up), if its task still needs one (S2). */
 function adopt(state: State, worker: Worker, id: string, atMs: number, out: Command[]): void {
-  const found = findTask(state, id);
-  const current = found !== undefined && !isStale(found.job, id);
-  if (!current || found.task.state.kind !== "pending") {
+  const found = findCurrent(state, id);
+  if (found === undefined || found.task.state.kind !== "pending") {
     // A sealed attempt ignores this: it will say `completed` and be answered `settled` (S6).
     revokeMessage(worker, id, "no longer needed", out);
     return;

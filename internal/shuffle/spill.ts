@@ -46,11 +46,12 @@ async function* readFileRange(path: string, { offset, bytes }: IndexEntry) {
   );
 }
 
-async function writeFully(file: FileHandle, chunk: Uint8Array): Promise<void> {
-  let rest = chunk;
-  while (rest.length > 0) {
-    const { bytesWritten } = await file.write(rest);
-    rest = rest.subarray(bytesWritten);
+/** A write may take a part only. @param at where in the file; default where the last one ended. */
+export async function writeFully(file: FileHandle, chunk: Uint8Array, at?: number): Promise<void> {
+  for (let done = 0; done < chunk.length; ) {
+    const position = at === undefined ? null : at + done;
+    const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position);
+    done += bytesWritten;
   }
 }
 

@@ -5,6 +5,7 @@ import { parseAttemptId } from "../model/ids.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type BadRecords, badRecordsName } from "../model/task.ts";
 import { countLines } from "../shuffle/lines.ts";
+import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { committed, runScript, type TaskContext } from "./task_context.ts";
 
@@ -108,11 +109,8 @@ async function tryPiece(
         for await (const chunk of readPiece(input, piece)) if (!(await script.write(chunk))) return;
       },
       async (chunk) => {
-        for (let at = 0; at < chunk.length; ) {
-          const { bytesWritten } = await output.write(chunk, at, chunk.length - at, printed);
-          at += bytesWritten;
-          printed += bytesWritten;
-        }
+        await writeFully(output, chunk, printed);
+        printed += chunk.length;
       },
       log,
     );
