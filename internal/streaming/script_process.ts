@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { MrError, messageOf } from "../model/errors.ts";
 import { ProcessTree, processes } from "./process_tree.ts";
+import type { Script, ScriptEnd } from "./script.ts";
 import type { StderrLog } from "./stderr.ts";
 
 /** What one run of a script may take; 0: any amount. */
@@ -30,13 +31,6 @@ export interface ScriptOptions {
   onOutput: (chunk: Buffer) => Promise<void>;
 }
 
-export interface ScriptEnd {
-  code: number | null;
-  signal: NodeJS.Signals | null;
-  /** The limit it was killed for, in words. */
-  over: string | undefined;
-}
-
 /**
  * Where the system has it: the kernel kills the script with the thread that started it, so that
  * it does not outlive a worker that was killed.
@@ -56,7 +50,7 @@ const STRAGGLER_MS = 1_000;
  * and stderr are served at the same time: no order of reads and writes in the
  * script can deadlock it.
  */
-export class ScriptProcess {
+export class ScriptProcess implements Script {
   readonly ended: Promise<ScriptEnd>;
   private readonly options: ScriptOptions;
   private readonly child: ChildProcessWithoutNullStreams;
@@ -97,7 +91,6 @@ export class ScriptProcess {
     this.ended.catch(() => undefined);
   }
 
-  /** Resolves when the script (or the pipe) has taken the chunk; false: it reads no more. */
   async write(chunk: Uint8Array): Promise<boolean> {
     const { stdin } = this.child;
     if (chunk.length === 0) return true;
@@ -124,12 +117,10 @@ export class ScriptProcess {
     this.child.stdin?.end();
   }
 
-  /** Ends it and all it started: nobody wants its output. */
   kill(): void {
     this.tree?.killGroup();
   }
 
-  /** Whether it ended before it had read all its input; known once all was offered to it. */
   get inputUnread(): boolean {
     return this.unread;
   }

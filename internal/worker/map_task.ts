@@ -10,7 +10,7 @@ import { countLines, LineNormalizer } from "../shuffle/lines.ts";
 import { MapOutput } from "../shuffle/map_output.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import { readSplitRange } from "../shuffle/split_reader.ts";
-import type { ScriptProcess } from "../streaming/script_process.ts";
+import type { Script } from "../streaming/script.ts";
 import { runNarrowed } from "./narrow.ts";
 import {
   committed,
@@ -92,11 +92,7 @@ async function runMapper(
   return undefined;
 }
 
-async function feedSplit(
-  context: TaskContext,
-  split: InputRange[],
-  script: ScriptProcess,
-): Promise<void> {
+async function feedSplit(context: TaskContext, split: InputRange[], script: Script): Promise<void> {
   const { stats, progress } = context;
   for await (const chunk of recordsOfSplit(context, split)) {
     stats.recordsIn += countLines(chunk);

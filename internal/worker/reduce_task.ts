@@ -12,7 +12,7 @@ import {
   wholeSegment,
 } from "../shuffle/run_format.ts";
 import { mergeSegments, type OpenSegment, SpillFolder } from "../shuffle/spill.ts";
-import type { ScriptProcess } from "../streaming/script_process.ts";
+import type { Script } from "../streaming/script.ts";
 import {
   committed,
   LostOutput,
@@ -48,7 +48,7 @@ class InputClosed extends Error {}
 async function feedMerged(
   context: TaskContext,
   segments: OpenSegment[],
-  script: ScriptProcess,
+  script: Script,
 ): Promise<void> {
   const input = new ReduceInput(async (chunk) => {
     context.signal.throwIfAborted();

@@ -5,7 +5,8 @@ import { joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore, StagedObject } from "../model/object_store.ts";
 import type { Assignment, BadRecords, TaskOutput, TaskStats } from "../model/task.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
-import type { ScriptEnd, ScriptLimits, ScriptProcess } from "../streaming/script_process.ts";
+import type { Script, ScriptEnd } from "../streaming/script.ts";
+import type { ScriptLimits } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder } from "./attempt_files.ts";
 
@@ -60,7 +61,7 @@ export interface TaskContext {
   progress: Progress;
   log: StderrLog;
   /** @param log of this run; default the attempt's. */
-  startScript(onOutput: (chunk: Buffer) => Promise<void>, log?: StderrLog): Promise<ScriptProcess>;
+  startScript(onOutput: (chunk: Buffer) => Promise<void>, log?: StderrLog): Promise<Script>;
   /** Throws unless the script ended as its job expects. */
   checkEnd(end: ScriptEnd, inputUnread: boolean): void;
 }
@@ -74,7 +75,7 @@ export interface TaskMade {
 /** Runs the script: its input is fed while its output is taken, both at the same time. */
 export async function runScript(
   context: TaskContext,
-  feed: (script: ScriptProcess) => Promise<void>,
+  feed: (script: Script) => Promise<void>,
   onOutput: (chunk: Buffer) => Promise<void>,
   log?: StderrLog,
 ): Promise<void> {
