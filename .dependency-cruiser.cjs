@@ -5,7 +5,6 @@ const ADAPTERS = [
   "storage/azure",
   "storage/local",
   "rpc",
-  "http",
   "streaming",
 ];
 
@@ -31,9 +30,11 @@ module.exports = {
     only("model", []),
     only("scheduler", ["model"]),
     only("shuffle", ["model"]),
+    only("http", ["model", "codec"]),
     ...ADAPTERS.map((adapter) => only(adapter, ["model"])),
-    only("master", ["model", "scheduler"]),
-    only("worker", ["model", "shuffle", "streaming"]),
+    only("master", ["model", "scheduler", "shuffle"]),
+    only("codec", ["model"]),
+    only("worker", ["model", "codec", "shuffle", "streaming"]),
     keeps("etcd3", "internal/coordination/etcd"),
     keeps("cockatiel", "internal/coordination/etcd"),
     keeps("@azure/", "internal/storage/azure"),

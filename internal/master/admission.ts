@@ -1,7 +1,11 @@
+import { combinerOf, programOf } from "../model/builtins.ts";
 import { MrError, type Violation } from "../model/errors.ts";
-import type { JobSpec } from "../model/job.ts";
+import { inputOf } from "../model/input_pattern.ts";
+import { fileOf, isBlob, type JobSpec, type StepSpec } from "../model/job_request.ts";
 import { CONTAINER, folderPrefix, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
+
+type Refusal = Violation | undefined;
 
 /**
  * What only storage can tell of a request, looked up before the job is accepted.
@@ -13,22 +17,35 @@ export async function checkAgainstStorage(
   spec: JobSpec,
 ): Promise<Record<string, string>> {
   const etags: Record<string, string> = {};
-  const checkScript = async (field: string, command: string): Promise<Violation | undefined> => {
-    const name = command.trim().split(/ +/)[0] ?? "";
+  const checkBlob = async (field: string, name: string, orProgram: boolean): Promise<Refusal> => {
     const info = await store.head(CONTAINER.scripts, name);
-    if (info === undefined)
-      return {
-        field,
-        message: `there is no ${name} in container ${CONTAINER.scripts}; upload it first`,
-      };
+    if (info === undefined && orProgram && /^[\w-]+$/.test(name)) return undefined;
+    const message = `there is no ${name} in container ${CONTAINER.scripts}; upload it first`;
+    if (info === undefined) return { field, message };
     etags[name] = info.etag;
     return undefined;
   };
-  const checks = [
-    checkScript("mapper", spec.mapper),
-    ...(spec.phase !== "map" && spec.r_num > 0 ? [checkScript("reducer", spec.reducer)] : []),
-    ...spec.files.map((file, i) => checkScript(`files.${i}`, file)),
-    ...(spec.phase === "reduce" ? [] : [checkData(store, spec.data)]),
+  /** A bare word that is no blob is a program of the workers: `cat`. */
+  const checkCommand = async (field: string, command: string): Promise<Refusal> => {
+    const program = programOf(command);
+    return isBlob(program) ? checkBlob(field, program, true) : undefined;
+  };
+  const checkStep = (step: StepSpec, path: string, phase: JobSpec["phase"]) => [
+    checkCommand(`${path}mapper`, step.mapper),
+    ...(phase !== "map" && step.r_num > 0 ? [checkCommand(`${path}reducer`, step.reducer)] : []),
+    ...(step.r_num > 0
+      ? [checkCommand(`${path}combiner`, combinerOf(step.combiner, step.reducer))]
+      : []),
+    ...step.files.map((file, i) => checkBlob(`${path}files.${i}`, fileOf(file).name, false)),
+  ];
+  const checks: Promise<Refusal>[] = [
+    ...(spec.steps.length === 0 ? checkStep(spec, "", spec.phase) : []),
+    ...spec.steps.flatMap((step, i) => checkStep(step, `steps.${i}.`, "")),
+    ...(spec.phase === "reduce"
+      ? []
+      : spec.data.map((text, i) =>
+          checkData(store, text, spec.data.length > 1 ? `data.${i}` : "data"),
+        )),
     ...(spec.output === "" ? [] : [checkOutput(store, spec.output)]),
   ];
   const violations = (await Promise.all(checks)).filter((found) => found !== undefined);
@@ -37,23 +54,22 @@ export async function checkAgainstStorage(
   return etags;
 }
 
-async function checkData(store: ObjectStore, data: string): Promise<Violation | undefined> {
-  const { container, prefix } = locationOf(data);
+async function checkData(store: ObjectStore, text: string, field: string): Promise<Refusal> {
+  const { container, prefix, matches } = inputOf(text);
   if (!(await store.containerExists(container)))
-    return { field: "data", message: `there is no container ${container}` };
-  // An empty container is an input like any other; a prefix that matches nothing is a slip.
-  if (prefix === "" || (await hasAny(store, container, prefix))) return undefined;
-  return { field: "data", message: `nothing in container ${container} begins with ${prefix}` };
+    return { field, message: `there is no container ${container}` };
+  // An empty container is an input like any other; a prefix or pattern that matches nothing is a slip.
+  if (text === container) return undefined;
+  for await (const { name } of store.list(container, prefix)) if (matches(name)) return undefined;
+  const rest = text.slice(container.length + 1);
+  const what = rest === prefix ? `begins with ${prefix}` : `matches ${rest}`;
+  return { field, message: `nothing in container ${container} ${what}` };
 }
 
-async function checkOutput(store: ObjectStore, output: string): Promise<Violation | undefined> {
+async function checkOutput(store: ObjectStore, output: string): Promise<Refusal> {
   const { container, prefix } = locationOf(output);
   if (!(await store.containerExists(container))) return undefined;
-  if (!(await hasAny(store, container, folderPrefix(prefix)))) return undefined;
-  return { field: "output", message: `${output} is not empty; results never overwrite anything` };
-}
-
-async function hasAny(store: ObjectStore, container: string, prefix: string): Promise<boolean> {
-  for await (const _ of store.list(container, prefix)) return true;
-  return false;
+  for await (const _ of store.list(container, folderPrefix(prefix)))
+    return { field: "output", message: `${output} is not empty; results never overwrite anything` };
+  return undefined;
 }

@@ -1,23 +1,41 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { contractOf } from "../model/contract.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
-import type { JobId } from "../model/ids.ts";
+import type { AttemptId, JobId } from "../model/ids.ts";
 import { isCompressed, isUnreadable } from "../model/input_format.ts";
-import { LIMIT, type TaskView } from "../model/job.ts";
+import { inputOf } from "../model/input_pattern.ts";
+import type { TaskView } from "../model/job.ts";
+import { LIMIT } from "../model/limits.ts";
 import type { Logger } from "../model/logger.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
-import { MAP_MANIFEST } from "../model/task.ts";
+import { attemptOfMapOutput, MAP_MANIFEST, type Segments } from "../model/task.ts";
 import type { Command, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { outputOf } from "../scheduler/state.ts";
+import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
+import { lineOrder } from "../shuffle/key_order.ts";
 
 type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
 
 const REQUESTS_AT_A_TIME = 16;
 const RETRY_MS_MAX = 10_000;
+/** Keys looked at to cut ranges: of all map outputs together, and of each. */
+const SAMPLES_MAX = 200_000;
+const SAMPLES_MIN = 20;
 const TASKS_ARCHIVE = "tasks.json";
+
+/** Map outputs are gone, or not what they were. */
+export class LostSources extends MrError {
+  readonly attempts: AttemptId[];
+
+  constructor(attempts: AttemptId[]) {
+    super("corrupt", `${attempts.length} map outputs cannot be read whole`);
+    this.attempts = attempts;
+  }
+}
 
 /** What a leader does with storage. All of it may be done again by the next one. */
 export class StorageEffects {
@@ -46,14 +64,13 @@ export class StorageEffects {
   }
 
   private async planSplits(record: JobRecord, slots: number) {
-    const { container, prefix } = locationOf(record.spec.data);
     const blobs: InputBlob[] = [];
     let bytes = 0;
-    for await (const { name, size, etag } of this.store.list(container, prefix)) {
-      if (isUnreadable(name))
-        throw new MrError("invalid", `${name}: of compressed inputs only .gz can be read`);
-      blobs.push({ container, name, etag, size, whole: isCompressed(name) });
-      bytes += size;
+    for await (const blob of this.inputs(record.spec.data)) {
+      if (isUnreadable(blob.name))
+        throw new MrError("invalid", `${blob.name}: compressed inputs end in .gz, .zst or .bz2`);
+      blobs.push(blob);
+      bytes += blob.size;
       if (blobs.length > LIMIT.inputBlobs)
         throw new MrError("invalid", `the input has more than ${LIMIT.inputBlobs} blobs`);
     }
@@ -72,6 +89,15 @@ export class StorageEffects {
     return splits;
   }
 
+  /** In the order of the request; what it names twice is read twice, as by `cat`. */
+  private async *inputs(data: string[]): AsyncIterable<InputBlob> {
+    for (const text of data) {
+      const { container, prefix, matches } = inputOf(text);
+      for await (const { name, size, etag } of this.store.list(container, prefix))
+        if (matches(name)) yield { container, name, etag, size, whole: isCompressed(name) };
+    }
+  }
+
   private async readManifest(job: string): Promise<DoneRecord[]> {
     const name = joinName(job, MAP_MANIFEST);
     const text = (await readAll(this.store.read(CONTAINER.intermediate, name))).toString();
@@ -79,6 +105,36 @@ export class StorageEffects {
       .split("\n")
       .filter((line) => line !== "")
       .map((line) => decodeRecord("done", `${CONTAINER.intermediate}/${name}`, line));
+  }
+
+  /**
+   * Cuts the keys of the map outputs into ranges of about equal bytes.
+   * @throws LostSources when some of them cannot be read whole.
+   */
+  async cut({ job, sources }: Of<"cut">): Promise<Buffer[]> {
+    const { spec } = job;
+    const order = lineOrder(contractOf(spec), false);
+    const each = Math.max(SAMPLES_MIN, Math.floor(SAMPLES_MAX / Math.max(1, sources.length)));
+    const samples: KeySample[] = [];
+    const lost: AttemptId[] = [];
+    await inLanes(sources, async (source) => {
+      try {
+        const index = await this.insist(`cutting ${job.id}`, () => this.readKeyIndex(source));
+        samples.push(...samplesOf(index, each));
+      } catch (error) {
+        const attempt = attemptOfMapOutput(source.object);
+        const isLost = MrError.is(error, "not_found") || MrError.is(error, "corrupt");
+        if (!isLost || attempt === undefined) throw error;
+        lost.push(attempt);
+      }
+    });
+    if (lost.length > 0) throw new LostSources(lost);
+    return cutRanges(samples, spec.r_num, order);
+  }
+
+  private async readKeyIndex({ object, indexOffset, size }: Segments) {
+    const range = { start: indexOffset, length: size - indexOffset };
+    return parseKeyIndex(await readAll(this.store.read(CONTAINER.intermediate, object, range)));
   }
 
   /** Every receipt, then the marker. Ends only when all is done, or the term is over. */

@@ -11,7 +11,7 @@ import type { Answer, Command, Event, Query } from "../scheduler/events.ts";
 import { type Effect, Outbox } from "../scheduler/outbox.ts";
 import type { State } from "../scheduler/state.ts";
 import { step } from "../scheduler/step.ts";
-import { StorageEffects } from "./effects.ts";
+import { LostSources, StorageEffects } from "./effects.ts";
 import { JobWatchers } from "./job_watchers.ts";
 
 type Untimed<E> = E extends unknown ? Omit<E, "atMs" | "wallMs"> : never;
@@ -143,6 +143,8 @@ export class LeaderTerm {
       }
       case "plan":
         return this.background(this.plan(effect));
+      case "cut":
+        return this.background(this.cut(effect));
       case "collect":
         return this.background(
           this.effects.collect().then((jobs) => this.post({ kind: "collected", jobs })),
@@ -185,6 +187,17 @@ export class LeaderTerm {
     } catch (error) {
       if (this.end.signal.aborted) return;
       this.post({ kind: "plan-failed", job: job.id, message: messageOf(error) });
+    }
+  }
+
+  private async cut(effect: Extract<Effect, { kind: "cut" }>): Promise<void> {
+    const { id } = effect.job;
+    try {
+      this.post({ kind: "cut", job: id, keys: await this.effects.cut(effect) });
+    } catch (error) {
+      if (this.end.signal.aborted) return;
+      const lost = error instanceof LostSources ? error.attempts : [];
+      this.post({ kind: "cut-failed", job: id, lost, message: messageOf(error) });
     }
   }
 

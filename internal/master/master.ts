@@ -4,8 +4,9 @@ import type { Coordinator, LeaderInfo, LeaderRecord } from "../model/coordinator
 import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
 import { type JobId, jobId } from "../model/ids.ts";
-import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type { JobSpec } from "../model/job_request.ts";
 import type { Logger } from "../model/logger.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { WorkerLink, WorkerListener, WorkerSessions } from "../model/session.ts";

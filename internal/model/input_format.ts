@@ -1,9 +1,9 @@
 /** Compressed inputs are read whole, by one task: they cannot be cut at a byte. */
 export function isCompressed(name: string): boolean {
-  return name.endsWith(".gz");
+  return /\.(gz|zst|bz2)$/.test(name);
 }
 
-/** Compressed, but not yet readable here: taken for text they would give nonsense. */
+/** Compressed, but not readable here: taken for text they would give nonsense. */
 export function isUnreadable(name: string): boolean {
-  return /\.(zst|bz2|xz|lz4|snappy)$/.test(name);
+  return /\.(xz|lz4|snappy|lzo|deflate)$/.test(name);
 }

@@ -1,6 +1,7 @@
 import type { LeaderRecord } from "./coordinator.ts";
 import type { JobId } from "./ids.ts";
-import type { JobSpec, JobView, TaskView, WorkerView } from "./job.ts";
+import type { JobView, TaskView, WorkerView } from "./job.ts";
+import type { JobSpec } from "./job_request.ts";
 
 /**
  * Port: what clients may ask of the leader. The master serves it; the proxy

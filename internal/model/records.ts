@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { MrError, messageOf } from "./errors.ts";
-import { FAILURE_CLASSES, type JobSpec } from "./job.ts";
+import { FAILURE_CLASSES } from "./job.ts";
+import type { JobSpec } from "./job_request.ts";
 import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
 
 /**
@@ -13,6 +14,7 @@ import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema }
  *   job/ID/fails/m-00003     failure counts
  *   job/ID/lost/m-00003      instead of `done`: its output was lost, and what it was
  *   job/ID/stale             reduce attempts up to this grant rest on an output that was lost
+ *   job/ID/cuts              where reduces by ranges of keys begin: at most 2,000 keys of 256 bytes
  *   job/ID/committing        from here on the job can only succeed
  *   job/ID/report            the end; whatever else the job has is swept
  *   worker/ID                a worker with a session, so that a successor knows whom to expect
@@ -71,6 +73,7 @@ export const schemas = {
   }),
   lost: z.strictObject({ digest: z.string() }),
   stale: z.strictObject({ epoch: z.int(), grant: z.int() }),
+  cuts: z.strictObject({ keys: z.array(z.base64()) }),
   committing: z.strictObject({}),
   report: z.strictObject({
     record: jobRecordSchema,
@@ -104,6 +107,7 @@ export type DoneRecord = RecordOf<"done">;
 export type FailsRecord = RecordOf<"fails">;
 export type LostRecord = RecordOf<"lost">;
 export type StaleRecord = RecordOf<"stale">;
+export type CutsRecord = RecordOf<"cuts">;
 export type ReportRecord = RecordOf<"report">;
 
 export const key = {
@@ -116,6 +120,7 @@ export const key = {
   fails: (job: string, task: string) => `job/${job}/fails/${task}`,
   lost: (job: string, task: string) => `job/${job}/lost/${task}`,
   stale: (job: string) => `job/${job}/stale`,
+  cuts: (job: string) => `job/${job}/cuts`,
   committing: (job: string) => `job/${job}/committing`,
   report: (job: string) => `job/${job}/report`,
   worker: (worker: string) => `worker/${worker}`,

@@ -66,7 +66,15 @@ export function newStats(): TaskStats {
 export interface TaskJob {
   id: string;
   name: string;
+  /** The mapper in a map task, the reducer in a reduce task. */
   command: string;
+  /** "": none. */
+  combiner: string;
+  /** "" or a name that `partitionerKind` knows. */
+  partitioner: string;
+  outputFormat: string;
+  /** Lines of one key are kept in order too. */
+  sortValues: boolean;
   files: string[];
   /** ETags of the command's script and the files, by name. */
   scripts: Record<string, string>;
@@ -82,7 +90,13 @@ export interface TaskJob {
 export type TaskInput =
   /** `narrow`: the mapper has failed on this split; set the records at fault aside. */
   | { kind: "map"; split: Split; narrow: boolean }
-  | { kind: "reduce"; partition: number; sources: Segments[] };
+  | { kind: "reduce"; partition: number; sources: Segments[]; keys: KeyBounds | undefined };
+
+/** The keys of a reduce task where they are spread by range: from <= key < to; undefined: no bound. */
+export interface KeyBounds {
+  from: Buffer | undefined;
+  to: Buffer | undefined;
+}
 
 export interface Assignment {
   attempt: AttemptId;

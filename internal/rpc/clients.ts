@@ -2,8 +2,9 @@ import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import type { LeaderRecord } from "../model/coordinator.ts";
 import { MrError } from "../model/errors.ts";
-import type { JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
+import type { JobSpec } from "../model/job_request.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import { AsyncQueue } from "./async_queue.ts";
 import {

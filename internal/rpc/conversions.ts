@@ -2,20 +2,21 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { MrError } from "../model/errors.ts";
 import {
   FAILURE_CLASSES,
-  type JobSpec,
   type JobState,
   type JobView,
   type PhaseProgress,
-  parseJobRequest,
   type TaskView,
   type WorkerView,
 } from "../model/job.ts";
+import { type JobSpec, parseJobRequest, type StepSpec } from "../model/job_request.ts";
 import type { Worker, WorkerSchema } from "./gen/mapreduce/v1/cluster_pb.ts";
 import {
   type Job as JobMessage,
   JobSchema,
+  JobSpecSchema,
   type JobSpec as SpecMessage,
   JobState as State,
+  type Step as StepMessage,
   type Task,
   type TaskSchema,
 } from "./gen/mapreduce/v1/job_pb.ts";
@@ -36,64 +37,104 @@ const STATES: [State, JobState][] = [
 /** A specification as JSON would have it, validated like one. Absent and default are the same. */
 export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   if (message === undefined) return parseJobRequest({});
-  const given: Record<string, unknown> = {
-    mapper: message.mapper,
-    data: message.data,
-    m_num: message.mNum,
+  const several = [message.data, ...message.moreData].filter((data) => data !== "");
+  const common: Record<string, unknown> = {
+    data: several.length > 1 ? several : message.data,
     name: message.name,
     env: message.env,
     conf: message.conf,
     files: message.files,
     priority: message.priority,
   };
+  if (message.output !== "") common.output = message.output;
+  if (message.from !== "") common.from = message.from;
+  if (message.maxAttempts !== 0) common.max_attempts = message.maxAttempts;
+  if (message.steps.length > 0)
+    return parseJobRequest({ ...common, steps: message.steps.map(stepFromMessage) });
+  if (message.phase !== "") common.phase = message.phase;
+  return parseJobRequest({ ...common, ...stepFromMessage(message) });
+}
+
+function stepFromMessage(message: StepMessage | SpecMessage): Record<string, unknown> {
+  const given: Record<string, unknown> = {
+    mapper: message.mapper,
+    m_num: message.mNum,
+    env: message.env,
+    conf: message.conf,
+    files: message.files,
+    max_bad_records: message.maxBadRecords,
+    partitioner: message.partitioner === "" ? undefined : message.partitioner,
+    output_format: message.outputFormat,
+  };
   if (message.rNum !== undefined) given.r_num = message.rNum;
   if (message.reducer !== "") given.reducer = message.reducer;
-  if (message.phase !== "") given.phase = message.phase;
-  if (message.output !== "") given.output = message.output;
-  if (message.from !== "") given.from = message.from;
-  if (message.maxAttempts !== 0) given.max_attempts = message.maxAttempts;
-  given.max_bad_records = message.maxBadRecords;
-  return parseJobRequest(given);
+  if (message.combiner !== "") given.combiner = message.combiner;
+  if (message.taskTimeout !== undefined) given.task_timeout = message.taskTimeout;
+  return given;
 }
 
 /** The leader's word: what was accepted once is not judged again by newer rules. */
 function storedSpec(message: SpecMessage | undefined): JobSpec {
+  const spec = message ?? create(JobSpecSchema);
   return {
-    mapper: message?.mapper ?? "",
-    reducer: message?.reducer ?? "",
-    data: message?.data ?? "",
-    m_num: message?.mNum ?? 0,
-    r_num: message?.rNum ?? 0,
-    phase: message?.phase === "map" || message?.phase === "reduce" ? message.phase : "",
-    name: message?.name ?? "",
-    env: message?.env ?? {},
-    conf: message?.conf ?? {},
-    files: message?.files ?? [],
-    output: message?.output ?? "",
-    from: message?.from ?? "",
-    priority: message?.priority ?? 0,
-    max_attempts: message?.maxAttempts ?? 0,
-    max_bad_records: message?.maxBadRecords ?? 0,
+    ...storedStep(spec),
+    data: [spec.data, ...spec.moreData],
+    phase: spec.phase === "map" || spec.phase === "reduce" ? spec.phase : "",
+    name: spec.name,
+    output: spec.output,
+    from: spec.from,
+    priority: spec.priority,
+    max_attempts: spec.maxAttempts,
+    steps: spec.steps.map(storedStep),
+  };
+}
+
+function storedStep(message: StepMessage | SpecMessage): StepSpec {
+  const { mapper, reducer, combiner, partitioner, env, conf, files } = message;
+  return {
+    mapper,
+    reducer,
+    combiner,
+    partitioner,
+    output_format: message.outputFormat === "hadoop" ? "hadoop" : "",
+    m_num: message.mNum,
+    r_num: message.rNum ?? 0,
+    env,
+    conf,
+    files,
+    max_bad_records: message.maxBadRecords,
   };
 }
 
 export function specToMessage(spec: JobSpec) {
   return {
-    mapper: spec.mapper,
-    reducer: spec.reducer,
-    data: spec.data,
-    mNum: spec.m_num,
-    rNum: spec.r_num,
+    ...stepToMessage(spec),
+    data: spec.data[0] ?? "",
+    moreData: spec.data.slice(1),
     phase: spec.phase,
     name: spec.name,
-    env: spec.env,
-    conf: spec.conf,
-    files: spec.files,
     output: spec.output,
     from: spec.from,
     priority: spec.priority,
     maxAttempts: spec.max_attempts,
-    maxBadRecords: spec.max_bad_records,
+    steps: spec.steps.map(stepToMessage),
+  };
+}
+
+function stepToMessage(step: StepSpec) {
+  const { mapper, reducer, combiner, partitioner, env, conf, files } = step;
+  return {
+    mapper,
+    reducer,
+    combiner,
+    partitioner,
+    outputFormat: step.output_format,
+    mNum: step.m_num,
+    rNum: step.r_num,
+    env,
+    conf,
+    files,
+    maxBadRecords: step.max_bad_records,
   };
 }
 

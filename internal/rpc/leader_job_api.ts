@@ -1,14 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { LeaderRecord } from "../model/coordinator.ts";
 import { MrError } from "../model/errors.ts";
-import {
-  isFinal,
-  type JobSpec,
-  type JobView,
-  type TaskView,
-  type WorkerView,
-} from "../model/job.ts";
+import { isFinal, type JobView, type TaskView, type WorkerView } from "../model/job.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type { JobSpec } from "../model/job_request.ts";
 import { MasterConnection, RemoteJobApi } from "./clients.ts";
 
 /**

@@ -6,6 +6,7 @@ import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import type {
   Assignment,
   BadRecords,
+  KeyBounds,
   Receipt,
   Segments,
   TaskOutput,
@@ -14,6 +15,7 @@ import type {
 import { big, isFailureClass } from "./conversions.ts";
 import {
   type BadRecords as BadMessage,
+  type KeyBounds as BoundsMessage,
   type Grant,
   type TaskOutput as OutputMessage,
   type Part as PartMessage,
@@ -187,7 +189,11 @@ function grantToWire({ attempt, job, input }: Assignment): object {
         }
       : {
           case: "reduce",
-          value: { partition: input.partition, sources: input.sources.map(segmentsToWire) },
+          value: {
+            partition: input.partition,
+            sources: input.sources.map(segmentsToWire),
+            ...(input.keys === undefined ? {} : { keys: boundsToWire(input.keys) }),
+          },
         };
   return { attempt, job, task };
 }
@@ -196,10 +202,26 @@ function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
   const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
-  const { badRecordsMax } = job;
+  const { badRecordsMax, combiner, partitioner, outputFormat, sortValues } = job;
   return {
     attempt: checkAttempt(attempt),
-    job: { id, name, command, files, env, conf, maps, reduces, output, scripts, badRecordsMax },
+    job: {
+      id,
+      name,
+      command,
+      files,
+      env,
+      conf,
+      maps,
+      reduces,
+      output,
+      scripts,
+      badRecordsMax,
+      combiner,
+      partitioner,
+      outputFormat,
+      sortValues,
+    },
     input:
       task.case === "map"
         ? {
@@ -218,8 +240,17 @@ function grantFromWire(grant: Grant): Assignment {
             kind: "reduce",
             partition: task.value.partition,
             sources: task.value.sources.map(segmentsFromWire),
+            keys: task.value.keys && boundsFromWire(task.value.keys),
           },
   };
+}
+
+function boundsToWire({ from, to }: KeyBounds) {
+  return { ...(from !== undefined && { from }), ...(to !== undefined && { to }) };
+}
+
+function boundsFromWire({ from, to }: BoundsMessage): KeyBounds {
+  return { from: from && Buffer.from(from), to: to && Buffer.from(to) };
 }
 
 function outputToWire(output: TaskOutput): object {

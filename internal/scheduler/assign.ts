@@ -1,4 +1,7 @@
+import { combinerOf, wantsValuesInOrder } from "../model/builtins.ts";
+import { contractOf } from "../model/contract.ts";
 import { attemptId, taskId } from "../model/ids.ts";
+import type { JobSpec } from "../model/job_request.ts";
 import type { Assignment } from "../model/task.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
@@ -146,10 +149,29 @@ function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
       reduces: job.reduce.tasks.length,
       output: outputOf(job.record),
       badRecordsMax: spec.max_bad_records,
+      combiner: combinerOf(spec.combiner, spec.reducer),
+      partitioner: spec.partitioner,
+      outputFormat: spec.output_format,
+      sortValues: sortsValues(spec),
     },
     input:
       task.kind === "map"
         ? { kind: "map", split: job.splits[task.index] ?? [], narrow: mayNarrow(job, task) }
-        : { kind: "reduce", partition: task.index, sources: job.sources },
+        : {
+            kind: "reduce",
+            partition: task.index,
+            sources: job.sources,
+            keys: job.cuts && { from: job.cuts[task.index - 1], to: job.cuts[task.index] },
+          },
   };
+}
+
+/** A map phase does not know yet who will read it. */
+function sortsValues({ phase, combiner, reducer, partitioner, conf }: JobSpec): boolean {
+  return (
+    phase !== "" ||
+    wantsValuesInOrder(reducer) ||
+    wantsValuesInOrder(combiner) ||
+    contractOf({ conf, partitioner, output_format: "" }).partitioner.kind === "range"
+  );
 }

@@ -1,10 +1,11 @@
 import type { RecordWrite } from "../model/coordinator.ts";
 import type { MrError } from "../model/errors.ts";
 import type { AttemptId, JobId, WorkerId } from "../model/ids.ts";
-import type { FailureClass, JobSpec, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { FailureClass, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { JobSpec } from "../model/job_request.ts";
 import type { DoneRecord, JobRecord } from "../model/records.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
-import type { Receipt, Split } from "../model/task.ts";
+import type { Receipt, Segments, Split } from "../model/task.ts";
 
 /** Everything that happens to the core. Time, and chance (in ids), arrive in the event. */
 export type Event = { atMs: number; wallMs: number } & (
@@ -20,6 +21,9 @@ export type Event = { atMs: number; wallMs: number } & (
   | { kind: "query"; reply: ReplyTo; query: Query }
   | { kind: "planned"; job: JobId; plan: Plan }
   | { kind: "plan-failed"; job: JobId; message: string }
+  | { kind: "cut"; job: JobId; keys: Buffer[] }
+  /** @property lost map attempts whose outputs could not be read whole. */
+  | { kind: "cut-failed"; job: JobId; lost: AttemptId[]; message: string }
   | { kind: "published"; job: JobId }
   | { kind: "swept"; job: JobId; what: SweepScope }
   /** Jobs of which there are objects in dfs-intermediate. */
@@ -60,6 +64,8 @@ export type Command =
   | { kind: "close"; worker: WorkerId; session: number }
   | { kind: "reply"; to: ReplyTo; answer: Answer }
   | { kind: "plan"; job: JobRecord }
+  /** Look at the map outputs, and cut the keys into one range a reduce. */
+  | { kind: "cut"; job: JobRecord; sources: Segments[] }
   | { kind: "publish"; job: JobId; receipts: Receipt[]; marker: Marker }
   | { kind: "sweep"; job: JobRecord; what: SweepScope; tasks: TaskView[] }
   /** Look for objects that no job needs any more. */

@@ -70,6 +70,7 @@ function keysOf(job: Job): string[] {
   const { id } = job.record;
   const keys = [key.spec(id), key.planned(id), key.committing(id)];
   if (job.stale !== undefined) keys.push(key.stale(id));
+  if (job.cuts !== undefined) keys.push(key.cuts(id));
   job.splits.forEach((split, index) => {
     const chunks = chunksOf(split);
     for (let chunk = 0; chunk < chunks; chunk += 1)

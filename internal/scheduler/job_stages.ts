@@ -1,3 +1,4 @@
+import { cutsRanges } from "../model/contract.ts";
 import { taskId } from "../model/ids.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, key } from "../model/records.ts";
@@ -5,6 +6,7 @@ import { MAP_MANIFEST, type Receipt, type Segments } from "../model/task.ts";
 import type { Command, Event, Marker, Plan } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { recordDone } from "./leases.ts";
+import { loseOutputs, winnersOf } from "./lost_outputs.ts";
 import { chunksOf, put, RANGES_PER_RECORD } from "./record_writes.ts";
 import { currentPhase, type Job, newPhase, outputOf, type Phase, type State } from "./state.ts";
 
@@ -68,6 +70,7 @@ export function advance(state: State, job: Job, at: At, out: Command[]): void {
   if (phase === undefined || phase.done < phase.tasks.length) return;
   out.push({ kind: "changed", job: job.record.id });
   if (job.stage.kind === "map" && job.reduce.tasks.length > 0 && job.record.spec.phase !== "map") {
+    if (mustCut(job)) return cut(job, out);
     job.stage = { kind: "reduce" };
     job.held = false; // Whoever still runs a reduce task was told to stop it.
     job.sources = segmentsOf(job);
@@ -76,6 +79,37 @@ export function advance(state: State, job: Job, at: At, out: Command[]): void {
     return;
   }
   beginCommit(job, out);
+}
+
+/** Whether its keys are to be cut into ranges, and are not yet. */
+export function mustCut(job: Job): boolean {
+  return job.cuts === undefined && cutsRanges(job.record.spec, job.reduce.tasks.length);
+}
+
+/** Once for a job: reducers that were cut differently would lose keys, or have them twice. */
+export function cut(job: Job, out: Command[]): void {
+  job.cutting = true;
+  out.push({ kind: "cut", job: job.record, sources: segmentsOf(job) });
+}
+
+export function cutDone(state: State, event: Of<"cut">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job?.stage.kind !== "map" || !job.cutting) return;
+  job.cutting = false;
+  job.cuts = event.keys;
+  const keys = event.keys.map((bytes) => bytes.toString("base64"));
+  out.push(put(key.cuts(event.job), { keys }));
+  advance(state, job, event, out);
+}
+
+export function cutFailed(state: State, event: Of<"cut-failed">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job?.stage.kind !== "map" || !job.cutting) return;
+  job.cutting = false;
+  const lost = winnersOf(job, event.lost);
+  if (lost.length > 0) return loseOutputs(state, job, lost, event, out);
+  const error = { class: "internal", message: event.message, task: "", attempt: "", logTail: "" };
+  endJob(state, job, { state: "failed", error }, event, out);
 }
 
 /** The point of no return (S5), recorded before anything becomes visible. */

@@ -1,5 +1,6 @@
 import { MrError } from "../model/errors.ts";
 import { isFinal } from "../model/job.ts";
+import { shuffleOf } from "../model/job_request.ts";
 import { type JobRecord, key } from "../model/records.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
@@ -70,6 +71,20 @@ function resolveFrom(state: State, spec: JobRecord["spec"]): JobRecord["spec"] |
       return new MrError("invalid", `from: ${spec.from} is not a finished map phase`, {
         violations: [{ field: "from", message: "not the id of a finished map phase" }],
       });
+    if (shuffleOf(job.record.spec) !== shuffleOf(spec))
+      return new MrError(
+        "invalid",
+        `conf: job ${spec.from} cuts, orders or spreads its pairs otherwise`,
+        {
+          violations: [
+            {
+              field: "conf",
+              message:
+                "separators, key fields, partitioner and comparator are those of the map phase",
+            },
+          ],
+        },
+      );
     if (job.record.spec.r_num !== spec.r_num)
       return new MrError("invalid", `r_num: job ${spec.from} was made for another r_num`, {
         violations: [
@@ -83,12 +98,13 @@ function resolveFrom(state: State, spec: JobRecord["spec"]): JobRecord["spec"] |
       job.record.spec.phase === "map" &&
       stateOf(job) === "succeeded" &&
       job.record.spec.mapper === spec.mapper &&
-      job.record.spec.data === spec.data &&
-      job.record.spec.r_num === spec.r_num,
+      job.record.spec.data.join("\n") === spec.data.join("\n") &&
+      job.record.spec.r_num === spec.r_num &&
+      shuffleOf(job.record.spec) === shuffleOf(spec),
   );
   const newest = jobs.toSorted((a, b) => b.record.order - a.record.order)[0];
   if (newest !== undefined) return { ...spec, from: newest.record.id };
-  const message = `no finished map phase of ${spec.mapper} over ${spec.data} with r_num ${spec.r_num}`;
+  const message = `no finished map phase of ${spec.mapper} over ${spec.data.join(", ")} with r_num ${spec.r_num}`;
   return new MrError("invalid", message, { violations: [{ field: "phase", message }] });
 }
 

@@ -1,5 +1,5 @@
 import { type AttemptId, parseAttemptId } from "../model/ids.ts";
-import { LIMIT } from "../model/job.ts";
+import { LIMIT } from "../model/limits.ts";
 import type { DoneRecord } from "../model/records.ts";
 import { addCounter } from "../model/task.ts";
 import type { Command } from "./events.ts";

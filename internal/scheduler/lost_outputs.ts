@@ -30,7 +30,7 @@ export function winnersOf(job: Job, attempts: AttemptId[]): Task[] {
 /** @param lost done map tasks whose outputs are gone. */
 export function loseOutputs(state: State, job: Job, lost: Task[], at: At, out: Command[]): void {
   const [first] = lost;
-  if (job.stage.kind !== "reduce" || first === undefined) return;
+  if (first === undefined || (job.stage.kind !== "reduce" && job.stage.kind !== "map")) return;
   const message = `the output of ${taskId("map", first.index)} is lost`;
   const error = { class: "infra", message, task: taskId("map", first.index) };
   const end = (why: string) => {

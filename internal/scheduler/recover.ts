@@ -1,6 +1,7 @@
 import { MrError, messageOf } from "../model/errors.ts";
 import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
 import {
+  type CutsRecord,
   type DoneRecord,
   decodeRecord,
   type FailsRecord,
@@ -14,7 +15,7 @@ import {
 import type { Split } from "../model/task.ts";
 import type { Command } from "./events.ts";
 import { endJob, sweep } from "./job_end.ts";
-import { beginCommit, publish, release, segmentsOf } from "./job_stages.ts";
+import { beginCommit, cut, mustCut, publish, release, segmentsOf } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
 import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
 import { newWorker } from "./workers.ts";
@@ -31,6 +32,7 @@ interface Stored {
   fails: Map<string, FailsRecord>;
   lost: Map<string, LostRecord>;
   stale?: StaleRecord;
+  cuts?: CutsRecord;
   fault?: string;
 }
 
@@ -99,6 +101,7 @@ function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): voi
     else if (kind === "fails") job.fails.set(task, decodeRecord("fails", key, value));
     else if (kind === "lost") job.lost.set(task, decodeRecord("lost", key, value));
     else if (kind === "stale") job.stale = decodeRecord("stale", key, value);
+    else if (kind === "cuts") job.cuts = decodeRecord("cuts", key, value);
     else if (kind === "split") {
       const chunks = job.splits.get(task) ?? [];
       chunks[Number(chunk)] = decodeRecord("split", key, value);
@@ -152,6 +155,7 @@ function recoverStage(job: Job, out: Command[]): void {
   job.held = true;
   if (job.map.done < job.map.tasks.length) return;
   if (job.reduce.tasks.length > 0 && job.record.spec.phase !== "map") {
+    if (mustCut(job)) return cut(job, out);
     job.stage = { kind: "reduce" };
     job.sources = segmentsOf(job);
     if (job.reduce.done < job.reduce.tasks.length) return;
@@ -195,6 +199,7 @@ function recoverTasks(job: Job, stored: Stored): string | undefined {
     task.infraFailures += 1;
   }
   job.stale = stored.stale;
+  job.cuts = stored.cuts?.keys.map((bytes) => Buffer.from(bytes, "base64"));
   return undefined;
 }
 

@@ -1,5 +1,6 @@
 import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
-import { type FailureClass, type JobError, type JobState, LIMIT } from "../model/job.ts";
+import type { FailureClass, JobError, JobState } from "../model/job.ts";
+import { LIMIT } from "../model/limits.ts";
 import type { DoneRecord, JobRecord, ReportRecord, StaleRecord } from "../model/records.ts";
 import type { Segments, Split, WorkerInfo } from "../model/task.ts";
 
@@ -115,6 +116,10 @@ export interface Job {
   splitBytes: number;
   /** Outputs of all map tasks in task order, once the reduce stage has begun. */
   sources: Segments[];
+  /** Where the ranges of the reduces begin, without the first; undefined: not cut (yet). */
+  cuts: Buffer[] | undefined;
+  /** They are being cut. */
+  cutting: boolean;
   startedAtMs: number; // wall
   counters: Map<string, number>;
   /** Its pending tasks wait for the hold of a takeover to end. */
@@ -228,6 +233,8 @@ export function newJob(record: JobRecord): Job {
     splits: [],
     splitBytes: 0,
     sources: [],
+    cuts: undefined,
+    cutting: false,
     startedAtMs: 0,
     counters: new Map(),
     held: false,

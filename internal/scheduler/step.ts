@@ -24,7 +24,7 @@ import { assignTasks } from "./assign.ts";
 import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
 import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
-import { planFailed, planned, published } from "./job_stages.ts";
+import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages.ts";
 import { cancelJob, startQueued, submitJob } from "./jobs.ts";
 import { answerQuery } from "./queries.ts";
 import type { State } from "./state.ts";
@@ -54,6 +54,10 @@ function handle(state: State, event: Event, out: Command[]): void {
       return planned(state, event, out);
     case "plan-failed":
       return planFailed(state, event, out);
+    case "cut":
+      return cutDone(state, event, out);
+    case "cut-failed":
+      return cutFailed(state, event, out);
     case "published":
       return published(state, event, out);
     case "swept":

@@ -1,4 +1,4 @@
-import type { RecordSink } from "./merge.ts";
+import type { RecordSink } from "./record_sink.ts";
 
 const BUFFER_BYTES = 256 * 1024;
 

@@ -1,5 +1,6 @@
 import { crc32, constants as zlib, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { MrError } from "../model/errors.ts";
+import type { KeyIndexWriter } from "./key_index.ts";
 
 /**
  * A run: R segments, one a partition, then an index. A segment is a sequence of
@@ -8,6 +9,7 @@ import { MrError } from "../model/errors.ts";
  *   block   u32 flags (1: zstd) | u32 stored bytes | u32 raw bytes | u32 crc32 of all else | bytes
  *   record  varint count | varint key bytes | varint line bytes | line
  *   index   R x (u64 offset | u64 bytes | u32 crc32 of these 16)
+ *           or, where the partitions are cut later, by ranges of keys: key_index.ts
  *
  * A record's line is `key TAB value` without LF, and `count` says how often it
  * occurs: the order of values inside a key is unspecified, so equal lines need
@@ -28,19 +30,29 @@ export interface IndexEntry {
   bytes: number;
 }
 
+export interface RunOptions {
+  compress: boolean;
+  /** Has an index by key instead of one by partition. */
+  keyIndex?: KeyIndexWriter;
+}
+
 /** Writes one run, segment by segment. */
 export class RunWriter {
   readonly index: IndexEntry[] = [];
   private readonly sink: Sink;
   private readonly compress: boolean;
+  private readonly keyIndex: KeyIndexWriter | undefined;
+  private readonly blockBytes: number;
   private block = Buffer.allocUnsafe(BLOCK_BYTES + 4096);
   private filled = 0;
   private written = 0;
   private segmentStart = 0;
 
-  constructor(sink: Sink, compress: boolean) {
+  constructor(sink: Sink, { compress, keyIndex }: RunOptions) {
     this.sink = sink;
     this.compress = compress;
+    this.keyIndex = keyIndex;
+    this.blockBytes = keyIndex?.blockBytes ?? BLOCK_BYTES;
   }
 
   /** Bytes written so far. */
@@ -51,6 +63,7 @@ export class RunWriter {
   /** Adds a record; true when `flush` is due. Never waits, so that callers can loop tightly. */
   add(count: number, keyBytes: number, from: Uint8Array, start: number, end: number): boolean {
     const length = end - start;
+    if (this.filled === 0) this.keyIndex?.beginBlock(this.written, from, start, keyBytes);
     const need = this.filled + length + 15;
     if (need > this.block.length) this.grow(need);
     let at = putVarint(this.block, this.filled, count);
@@ -62,7 +75,7 @@ export class RunWriter {
       at += length;
     }
     this.filled = at;
-    return at >= BLOCK_BYTES;
+    return at >= this.blockBytes;
   }
 
   private grow(need: number): void {
@@ -96,6 +109,13 @@ export class RunWriter {
   /** Writes the index; returns where it begins. */
   async end(): Promise<number> {
     const indexOffset = this.written;
+    const bytes = this.keyIndex?.end(indexOffset) ?? this.partitionIndex();
+    await this.sink(bytes);
+    this.written += bytes.length;
+    return indexOffset;
+  }
+
+  private partitionIndex(): Buffer {
     const bytes = Buffer.alloc(this.index.length * INDEX_ENTRY_BYTES);
     this.index.forEach((entry, i) => {
       const at = i * INDEX_ENTRY_BYTES;
@@ -103,9 +123,7 @@ export class RunWriter {
       bytes.writeBigUInt64LE(BigInt(entry.bytes), at + 8);
       bytes.writeUInt32LE(crc32(bytes.subarray(at, at + 16)), at + 16);
     });
-    await this.sink(bytes);
-    this.written += bytes.length;
-    return indexOffset;
+    return bytes;
   }
 }
 

@@ -1,5 +1,6 @@
-import { hashPartition } from "./partitioner.ts";
-import type { RunWriter } from "./run_format.ts";
+import type { LineOrder } from "./key_order.ts";
+import type { PartitionOf } from "./partitioner.ts";
+import type { RecordSink } from "./record_sink.ts";
 import { sortEntries } from "./sort_entries.ts";
 
 /**
@@ -14,8 +15,18 @@ const EMPTY = -1;
 const ENTRIES_MIN = 1 << 14;
 const ARENA_MIN = 1 << 20;
 
+type Feed = (sink: RecordSink) => Promise<void>;
+
+export interface SortBufferOptions {
+  partitions: number;
+  partitionOf: PartitionOf;
+  order: LineOrder;
+  /** What the arena and its entries may take together, in bytes. */
+  sortBytes: number;
+}
+
 export class SortBuffer {
-  private readonly partitions: number;
+  private readonly options: SortBufferOptions;
   private readonly bytesMax: number;
   private arena: Buffer;
   private used = 0;
@@ -30,11 +41,10 @@ export class SortBuffer {
   private records = 0;
   private counting = true;
 
-  /** @param bytesMax what the arena and its entries may take together, in bytes. */
-  constructor(partitions: number, bytesMax: number) {
-    this.partitions = partitions;
-    this.bytesMax = bytesMax;
-    this.arena = Buffer.allocUnsafe(Math.min(ARENA_MIN, bytesMax));
+  constructor(options: SortBufferOptions) {
+    this.options = options;
+    this.bytesMax = options.sortBytes;
+    this.arena = Buffer.allocUnsafe(Math.min(ARENA_MIN, options.sortBytes));
   }
 
   get empty(): boolean {
@@ -145,28 +155,39 @@ export class SortBuffer {
     }
   }
 
-  /** Writes all records as R segments and empties the buffer. */
-  async writeTo(writer: RunWriter): Promise<void> {
+  /**
+   * Hands all records out, partition by partition in order, and empties the buffer.
+   * @param each is called once a partition; `some`: there are records in it.
+   */
+  async drain(each: (feed: Feed, some: boolean) => Promise<void>): Promise<void> {
     const partition = new Uint16Array(this.entries);
     for (let entry = 0; entry < this.entries; entry += 1) {
       const start = this.offset[entry] as number;
       const end = start + (this.keyLength[entry] as number);
-      partition[entry] = hashPartition(this.arena, start, end, this.partitions);
+      partition[entry] = this.options.partitionOf(this.arena, start, end);
     }
-    const { arena, offset, keyLength } = this;
-    const order = sortEntries({ arena, offset, keyLength, partition, entries: this.entries });
+    const { arena, offset, length, keyLength, entries } = this;
+    const { order: by, partitions } = this.options;
+    const order = sortEntries({ arena, offset, length, keyLength, partition, entries }, by);
     let next = 0;
-    for (let segment = 0; segment < this.partitions; segment += 1) {
-      while (next < order.length && partition[order[next] as number] === segment) {
-        const entry = order[next++] as number;
-        const start = offset[entry] as number;
-        const end = start + (this.length[entry] as number);
-        const count = this.count[entry] as number;
-        if (writer.add(count, keyLength[entry] as number, arena, start, end)) await writer.flush();
-      }
-      await writer.endSegment();
+    for (let segment = 0; segment < partitions; segment += 1) {
+      const first = next;
+      while (next < order.length && partition[order[next] as number] === segment) next += 1;
+      const part = order.subarray(first, next);
+      await each((sink) => this.feed(part, sink), part.length > 0);
     }
     this.clear();
+  }
+
+  private async feed(order: Uint32Array, sink: RecordSink): Promise<void> {
+    const { arena, offset, length, keyLength, count } = this;
+    for (const entry of order) {
+      const start = offset[entry] as number;
+      const end = start + (length[entry] as number);
+      if (sink.add(count[entry] as number, keyLength[entry] as number, arena, start, end))
+        await sink.flush();
+    }
+    await sink.flush();
   }
 
   private clear(): void {

@@ -1,7 +1,10 @@
+import type { LineOrder } from "./key_order.ts";
+
 /** What is sorted: lines in an arena, each with a key at its start and a partition. */
 export interface Entries {
   arena: Buffer;
   offset: Uint32Array;
+  length: Uint32Array;
   keyLength: Uint32Array;
   partition: Uint16Array;
   entries: number;
@@ -12,17 +15,18 @@ const DIGIT = 1 << 16;
 const RADIX_MIN = 8_192;
 
 /**
- * Entry numbers in order of partition, then key (unsigned bytes). A radix sort
- * over partition and the key's first 8 bytes; only keys equal so far are
+ * Entry numbers in order of partition, then line. Where keys go by their bytes, a
+ * radix sort over partition and the key's first 8 bytes; only keys equal so far are
  * compared whole, by a sort that is O(n log n) whatever the data.
  */
-export function sortEntries(input: Entries): Uint32Array {
+export function sortEntries(input: Entries, by: LineOrder): Uint32Array {
   const { entries } = input;
   const order = new Uint32Array(entries);
   for (let i = 0; i < entries; i += 1) order[i] = i;
   const compare = (a: number, b: number) =>
-    (input.partition[a] as number) - (input.partition[b] as number) || compareKeys(input, a, b);
-  if (entries < RADIX_MIN) return order.sort(compare);
+    (input.partition[a] as number) - (input.partition[b] as number) ||
+    compareEntries(input, by, a, b);
+  if (entries < RADIX_MIN || !by.byBytes) return order.sort(compare);
   const [high, low] = prefixes(input);
   let sorted: Uint32Array = order;
   let spare: Uint32Array = new Uint32Array(entries);
@@ -36,7 +40,7 @@ export function sortEntries(input: Entries): Uint32Array {
   for (const digit of passes) {
     if (radixPass(sorted, spare, digit)) [sorted, spare] = [spare, sorted];
   }
-  sortTies(input, sorted, high, low);
+  sortTies(input, by, sorted, high, low);
   return sorted;
 }
 
@@ -80,13 +84,19 @@ function radixPass(
   return true;
 }
 
-function sortTies(input: Entries, order: Uint32Array, high: Uint32Array, low: Uint32Array): void {
+function sortTies(
+  input: Entries,
+  by: LineOrder,
+  order: Uint32Array,
+  high: Uint32Array,
+  low: Uint32Array,
+): void {
   const { partition, keyLength } = input;
   let start = 0;
   while (start < order.length) {
     const first = order[start] as number;
     let end = start + 1;
-    let settled = (keyLength[first] as number) <= 8;
+    let settled = !by.values && (keyLength[first] as number) <= 8;
     while (end < order.length) {
       const entry = order[end] as number;
       const tied =
@@ -99,18 +109,22 @@ function sortTies(input: Entries, order: Uint32Array, high: Uint32Array, low: Ui
     }
     // Keys of one length that fits the prefix are equal: there is nothing to sort.
     if (!settled && end - start > 1)
-      order.subarray(start, end).sort((a, b) => compareKeys(input, a, b));
+      order.subarray(start, end).sort((a, b) => compareEntries(input, by, a, b));
     start = end;
   }
 }
 
-function compareKeys({ arena, offset, keyLength }: Entries, a: number, b: number): number {
+function compareEntries(input: Entries, by: LineOrder, a: number, b: number): number {
+  const { arena, offset, length, keyLength } = input;
   const [aStart, bStart] = [offset[a] as number, offset[b] as number];
-  return arena.compare(
+  return by.compare(
+    arena,
+    aStart,
+    keyLength[a] as number,
+    aStart + (length[a] as number),
     arena,
     bStart,
-    bStart + (keyLength[b] as number),
-    aStart,
-    aStart + (keyLength[a] as number),
+    keyLength[b] as number,
+    bStart + (length[b] as number),
   );
 }

@@ -2,7 +2,9 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { failurePoint } from "../model/failure_point.ts";
-import { fanInGroups, MERGE_FAN_IN, mergeRuns, type RecordSink } from "./merge.ts";
+import type { LineOrder } from "./key_order.ts";
+import { fanInGroups, MERGE_FAN_IN, mergeRuns } from "./merge.ts";
+import type { RecordSink } from "./record_sink.ts";
 import { type IndexEntry, RunCursor, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
 /** Opens the verified blocks of one sorted segment, from the first on. */
@@ -27,7 +29,7 @@ export class SpillFolder {
     const file = await open(path, "wx", 0o600);
     let index: IndexEntry[];
     try {
-      const writer = new RunWriter((chunk) => writeFully(file, chunk), false);
+      const writer = new RunWriter((chunk) => writeFully(file, chunk), { compress: false });
       await fill(writer);
       index = writer.index;
     } finally {
@@ -60,20 +62,21 @@ export async function mergeSegments(
   segments: OpenSegment[],
   sink: RecordSink,
   spill: SpillFolder,
+  order: LineOrder,
 ): Promise<void> {
   let rest = segments;
   while (rest.length > MERGE_FAN_IN) {
     const merged: OpenSegment[] = [];
     for (const group of fanInGroups(rest)) {
       const run = await spill.write(async (writer) => {
-        await mergeRuns(group.map(cursorOf), writer);
+        await mergeRuns(group.map(cursorOf), writer, order);
         await writer.endSegment();
       });
       merged.push(...run);
     }
     rest = merged;
   }
-  await mergeRuns(rest.map(cursorOf), sink);
+  await mergeRuns(rest.map(cursorOf), sink, order);
 }
 
 function cursorOf(open: OpenSegment): RunCursor {

@@ -8,6 +8,13 @@ export type ReadBytes = (
   length: number,
 ) => AsyncIterable<Uint8Array>;
 
+/** Rewrites the bytes of records, in chunks, so that each is one LF-ended line. */
+export interface RecordLines {
+  push(chunk: Uint8Array): Uint8Array;
+  /** What is missing after the last chunk. */
+  end(): Uint8Array;
+}
+
 const LF = 10;
 const CR = 13;
 const BEYOND_BYTES = 64 * 1024;
@@ -19,24 +26,26 @@ const BEYOND_BYTES = 64 * 1024;
 export async function* readSplitRange(
   range: InputRange,
   read: ReadBytes,
+  linesFrom: (offset: number) => RecordLines = () => new LineNormalizer(),
 ): AsyncIterable<Uint8Array> {
   const end = Math.min(range.start + range.length, range.size);
-  const normalizer = new LineNormalizer();
+  let lines: RecordLines | undefined;
   const finder = new StartFinder(range.start);
   let lastByte = -1;
-  let began = false;
   // The byte before tells whether a record begins at `start`.
   const from = Math.max(0, range.start - 1);
+  let at = from;
   for await (const chunk of read(range, from, end - from)) {
     const records = finder.skip(chunk);
+    at += chunk.length;
     lastByte = chunk.length > 0 ? (chunk[chunk.length - 1] as number) : lastByte;
     if (records.length === 0) continue;
-    began = true;
-    yield normalizer.push(records);
+    lines ??= linesFrom(at - records.length);
+    yield lines.push(records);
   }
-  if (!began) return;
-  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, end, read, normalizer);
-  yield normalizer.end();
+  if (lines === undefined) return;
+  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, end, read, lines);
+  yield lines.end();
 }
 
 /** The rest of the record that is open at `end`. */
@@ -44,7 +53,7 @@ async function* finishRecord(
   range: InputRange,
   end: number,
   read: ReadBytes,
-  normalizer: LineNormalizer,
+  lines: RecordLines,
 ): AsyncIterable<Uint8Array> {
   let at = end;
   let size = BEYOND_BYTES;
@@ -53,10 +62,10 @@ async function* finishRecord(
     for await (const chunk of read(range, at, length)) {
       const stop = indexOfTerminator(chunk, 0);
       if (stop >= 0) {
-        yield normalizer.push(chunk.subarray(0, stop + 1));
+        yield lines.push(chunk.subarray(0, stop + 1));
         return;
       }
-      yield normalizer.push(chunk);
+      yield lines.push(chunk);
     }
     at += length;
     size *= 2;

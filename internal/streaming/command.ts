@@ -70,7 +70,8 @@ async function resolvePython(program: string): Promise<string> {
   return stdout.trim() === "" ? path : stdout.trim();
 }
 
-async function findProgram(program: string): Promise<string> {
+/** @throws MrError `user` when it is not on this machine. */
+export async function findProgram(program: string): Promise<string> {
   const places = program.includes("/")
     ? [program]
     : searchPath()

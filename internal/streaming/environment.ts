@@ -1,19 +1,20 @@
 import { parseAttemptId } from "../model/ids.ts";
-import type { Assignment } from "../model/task.ts";
+import type { Assignment, InputRange } from "../model/task.ts";
 import { SCRIPT_PATH } from "./command.ts";
 
 /**
  * The whole environment of a script: Hadoop's names, the job's own, and nothing
  * of the worker's, which could carry a secret.
+ * @param range what a mapper reads; where that is several files, the first.
  */
 export function scriptEnvironment(
   assignment: Assignment,
+  range: InputRange | undefined,
   folders: { work: string; temp: string },
 ): Record<string, string> {
   const { job, input } = assignment;
   const name = parseAttemptId(assignment.attempt);
   const isMap = input.kind === "map";
-  const range = input.kind === "map" ? input.split[0] : undefined;
   const hadoop: Record<string, string> = {
     mapreduce_job_id: job.id,
     mapreduce_job_name: job.name,
@@ -36,11 +37,19 @@ export function scriptEnvironment(
     PATH: SCRIPT_PATH,
     LANG: "C.UTF-8",
     HOME: folders.work,
+    ...optionNames(job.conf),
     ...hadoop,
     ...oldNames(hadoop),
     ...job.env,
     TMPDIR: folders.temp,
   };
+}
+
+/** The job's options, as Hadoop hands its configuration down: dots become underscores. */
+function optionNames(conf: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(conf).map(([name, value]) => [name.replace(/\W/g, "_"), value]),
+  );
 }
 
 const OLD_NAME: Record<string, string> = {

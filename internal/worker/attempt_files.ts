@@ -3,7 +3,6 @@ import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MrError } from "../model/errors.ts";
 import type { AttemptId } from "../model/ids.ts";
-import { baseName } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
 
@@ -11,7 +10,7 @@ import { type ObjectStore, readAll } from "../model/object_store.ts";
  * A worker's local disk. What scripts may write to and what is ours are apart, so that a
  * script that strays into its parent folder finds nothing but its own:
  *
- *   scripts/ATTEMPT/{work,tmp}   a script's working directory and its TMPDIR
+ *   scripts/ATTEMPT/{work,tmp}   a script's working directory and its TMPDIR (a combiner's: tmp-combine)
  *   own/spill/ATTEMPT            spilled runs, checksummed
  *   own/cache                    scripts and files by version, checksummed
  */
@@ -33,9 +32,10 @@ export class Scratch {
       script,
       work: join(script, "work"),
       temp: join(script, "tmp"),
+      combinerTemp: join(script, "tmp-combine"),
       spill: join(this.root, "own", "spill", name),
     };
-    for (const path of [folder.work, folder.temp, folder.spill])
+    for (const path of [...scriptFolders(folder), folder.spill])
       await mkdir(path, { recursive: true });
     return folder;
   }
@@ -43,7 +43,7 @@ export class Scratch {
   /** Empties the script's side: what an earlier run of it left behind is not there for the next. */
   async renewScript(folder: AttemptFolder): Promise<void> {
     await rm(folder.script, { recursive: true, force: true, maxRetries: 3 });
-    for (const path of [folder.work, folder.temp]) await mkdir(path, { recursive: true });
+    for (const path of scriptFolders(folder)) await mkdir(path, { recursive: true });
   }
 
   async removeAttempt(folder: AttemptFolder): Promise<void> {
@@ -52,27 +52,23 @@ export class Scratch {
   }
 
   /**
-   * Puts a blob of dfs-scripts into the working directory, executable, in the
-   * version that the job was accepted with.
+   * Puts a blob of dfs-scripts into the working directory under the name `link`, executable,
+   * in the version that the job was accepted with.
    * @throws MrError `changed` or `not_found` when that version is no more.
    */
   async place(
     name: string,
     etag: string | undefined,
+    link: string,
     folder: AttemptFolder,
     signal: AbortSignal,
-  ): Promise<string> {
-    const path = join(folder.work, baseName(name));
+  ): Promise<void> {
     // A copy: the script may write to its own file.
-    await writeFile(path, await this.fetched(name, etag, signal), { mode: 0o755 });
-    return path;
+    await writeFile(join(folder.work, link), await this.read(name, etag, signal), { mode: 0o755 });
   }
 
-  private async fetched(
-    name: string,
-    etag: string | undefined,
-    signal: AbortSignal,
-  ): Promise<Uint8Array> {
+  /** A blob of dfs-scripts in one version, from the cache where it is whole. */
+  async read(name: string, etag: string | undefined, signal: AbortSignal): Promise<Uint8Array> {
     if (etag === undefined)
       throw new MrError("internal", `no version of ${name} came with the task`);
     const id = digestOf(`${name} ${etag}`);
@@ -105,7 +101,13 @@ export interface AttemptFolder {
   script: string;
   work: string;
   temp: string;
+  /** TMPDIR of combiners: what runs beside the mapper is told apart by it. */
+  combinerTemp: string;
   spill: string;
+}
+
+function scriptFolders({ work, temp, combinerTemp }: AttemptFolder): string[] {
+  return [work, temp, combinerTemp];
 }
 
 function digestOf(bytes: string | Uint8Array): string {

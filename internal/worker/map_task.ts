@@ -1,52 +1,70 @@
-import { PassThrough, Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import { createGunzip } from "node:zlib";
+import { decompress } from "../codec/decompress.ts";
+import { isIdentity } from "../model/builtins.ts";
 import { MrError } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
 import { isCompressed } from "../model/input_format.ts";
 import { CONTAINER } from "../model/names.ts";
-import { type BadRecords, type InputRange, mapOutputName, type TaskInput } from "../model/task.ts";
+import {
+  type BadRecords,
+  type InputRange,
+  mapOutputName,
+  type Split,
+  type TaskInput,
+} from "../model/task.ts";
+import { KeyIndexWriter } from "../shuffle/key_index.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
-import { MapOutput } from "../shuffle/map_output.ts";
-import { SpillFolder } from "../shuffle/spill.ts";
-import { readSplitRange } from "../shuffle/split_reader.ts";
-import type { Script } from "../streaming/script.ts";
+import { OffsetLines } from "../shuffle/offset_lines.ts";
+import { PairLines } from "../shuffle/pair_lines.ts";
+import { PairSorter } from "../shuffle/pair_sorter.ts";
+import { partitionerOf } from "../shuffle/partitioner.ts";
+import { BLOCK_BYTES, RunWriter } from "../shuffle/run_format.ts";
+import { type RecordLines, readSplitRange } from "../shuffle/split_reader.ts";
+import { combinerOfTask } from "./combine.ts";
 import { runNarrowed } from "./narrow.ts";
+import { type Printed, partWriter } from "./part_writer.ts";
 import {
   committed,
-  partWriter,
   runScript,
   stagePart,
   type TaskContext,
   type TaskMade,
 } from "./task_context.ts";
 
+type MapInput = Extract<TaskInput, { kind: "map" }>;
+
 /** split -> script -> R sorted segments in one object; or, with no reducers, straight into a part. */
 export async function runMapTask(context: TaskContext): Promise<TaskMade> {
   const { job, input } = context.assignment;
   if (input.kind !== "map") throw new MrError("internal", "not a map task");
   for (const range of input.split) context.progress.bytesTotal += range.length;
-  const run = (onOutput: OnOutput) => runMapper(context, input, onOutput);
-  return job.reduces > 0 ? mapToSegments(context, run) : mapToPart(context, run);
+  return job.reduces > 0 ? mapToSegments(context, input) : mapToPart(context, input);
 }
 
-type OnOutput = (chunk: Uint8Array) => Promise<void>;
-type RunMapper = (onOutput: OnOutput) => Promise<BadRecords | undefined>;
-
-async function mapToSegments(context: TaskContext, run: RunMapper): Promise<TaskMade> {
-  const { store, options, assignment, stats } = context;
-  const output = new MapOutput(
+async function mapToSegments(context: TaskContext, input: MapInput): Promise<TaskMade> {
+  const { store, assignment, stats, contract, options, order, spill } = context;
+  const partitions = assignment.job.reduces;
+  const sorter = new PairSorter(
     {
-      partitions: assignment.job.reduces,
+      partitions,
+      partitionOf: partitionerOf(contract, partitions),
+      order,
       sortBytes: options.sortBytes,
-      lineBytesMax: options.lineBytesMax,
-      compress: store.remote,
+      combine: combinerOfTask(context),
     },
-    new SpillFolder(context.folder.spill),
+    spill,
+  );
+  const pairs = new PairLines(
+    {
+      format: contract.mapOutput,
+      separator: contract.reduceInput.separator,
+      lineBytesMax: options.lineBytesMax,
+    },
+    sorter,
   );
   const lines = new LineNormalizer();
-  const bad = await run(async (chunk) => output.push(lines.push(chunk)));
-  await output.push(lines.end());
+  const push = (chunk: Uint8Array) => pairs.push(lines.push(chunk));
+  const bad = await runMapper(context, input, { push, endLine: () => push(lines.end()) });
+  await pairs.end();
   const object = mapOutputName(assignment.attempt);
   await failurePoint("worker.map.before-upload");
   const staged = await store.stage(
@@ -56,57 +74,97 @@ async function mapToSegments(context: TaskContext, run: RunMapper): Promise<Task
     context.signal,
   );
   return committed(staged, async () => {
-    const { size, indexOffset } = await output.writeTo((chunk) => {
+    const write = (chunk: Uint8Array) => {
       context.signal.throwIfAborted();
       return staged.write(chunk);
-    });
-    stats.recordsOut = output.records;
-    stats.bytesOut = output.bytes;
+    };
+    const keyIndex = keyIndexOf(context);
+    const writer = new RunWriter(write, { compress: store.remote, ...(keyIndex && { keyIndex }) });
+    await sorter.writeTo(writer);
+    const indexOffset = await writer.end();
+    stats.recordsOut = pairs.records;
+    stats.bytesOut = pairs.bytes;
     const receipt = await staged.seal();
     await failurePoint("worker.map.after-upload");
     // Nobody else has this name: its own attempt may publish it.
     await store.publish(receipt, context.signal);
     await failurePoint("worker.map.after-publish");
-    return { output: { kind: "segments", object, size, indexOffset, digest: output.digest }, bad };
+    const { size } = writer;
+    return { output: { kind: "segments", object, size, indexOffset, digest: pairs.digest }, bad };
   });
 }
 
-async function mapToPart(context: TaskContext, run: RunMapper): Promise<TaskMade> {
+/** Its blocks are so small that a reduce reads little beyond its range. */
+function keyIndexOf({ contract, assignment, progress, order }: TaskContext) {
+  const { reduces } = assignment.job;
+  if (contract.partitioner.kind !== "range" || reduces === 1) return undefined;
+  const blockBytes = Math.floor(progress.bytesTotal / reduces / BLOCKS_PER_RANGE);
+  return new KeyIndexWriter(Math.max(BLOCK_BYTES_MIN, Math.min(BLOCK_BYTES, blockBytes)), order);
+}
+
+const BLOCKS_PER_RANGE = 8;
+const BLOCK_BYTES_MIN = 4 * 1024;
+
+async function mapToPart(context: TaskContext, input: MapInput): Promise<TaskMade> {
   const staged = await stagePart(context);
   return committed(staged, async () => {
-    const write = partWriter(context, staged);
-    const bad = await run(write.push);
-    await write.end();
+    const part = partWriter(context, staged, context.contract.mapOutput);
+    const bad = await runMapper(context, input, part);
+    await part.end();
     return { output: { kind: "part", receipt: await staged.seal() }, bad };
   });
 }
 
-/** Feeds the split to the script while its output is taken; both at the same time. */
+/** Feeds the split to the mapper while its output is taken; both at the same time. */
 async function runMapper(
   context: TaskContext,
-  { split, narrow }: Extract<TaskInput, { kind: "map" }>,
-  onOutput: OnOutput,
+  { split, narrow }: MapInput,
+  printed: Printed,
 ): Promise<BadRecords | undefined> {
-  if (narrow) return runNarrowed(context, recordsOfSplit(context, split), onOutput);
-  await runScript(context, (script) => feedSplit(context, split, script), onOutput);
+  if (isIdentity(context.assignment.job.command)) return passRecords(context, split, printed);
+  if (narrow) return runNarrowed(context, split[0], recordsOfSplit(context, split), printed);
+  const perFile = split.length > 1 && (await context.scripts.asksForInputFile(context.signal));
+  for (const part of perFile ? split.map((range) => [range]) : [split]) {
+    await runScript(context, {
+      role: "map",
+      range: part[0],
+      feed: async (script) => {
+        for await (const chunk of counted(context, part)) if (!(await script.write(chunk))) return;
+      },
+      onOutput: printed.push,
+    });
+    await printed.endLine();
+  }
   return undefined;
 }
 
-async function feedSplit(context: TaskContext, split: InputRange[], script: Script): Promise<void> {
+/** The built-in mapper: what it reads is what it prints. */
+async function passRecords(context: TaskContext, split: Split, printed: Printed) {
+  for await (const chunk of counted(context, split)) {
+    context.signal.throwIfAborted();
+    await printed.push(chunk);
+  }
+  return undefined;
+}
+
+async function* counted(context: TaskContext, split: Split): AsyncIterable<Uint8Array> {
   const { stats, progress } = context;
   for await (const chunk of recordsOfSplit(context, split)) {
     stats.recordsIn += countLines(chunk);
     stats.bytesIn += chunk.length;
     progress.bytesIn = Math.min(stats.bytesIn, progress.bytesTotal);
-    if (!(await script.write(chunk))) return;
+    yield chunk;
   }
 }
 
-async function* recordsOfSplit(context: TaskContext, split: InputRange[]) {
+async function* recordsOfSplit(context: TaskContext, split: Split) {
   for (const range of split) yield* recordsOf(context, range);
 }
 
 function recordsOf(context: TaskContext, range: InputRange): AsyncIterable<Uint8Array> {
+  const { separator, withOffset } = context.contract.mapInput;
+  const linesFrom = (offset: number): RecordLines =>
+    withOffset ? new OffsetLines(offset, separator) : new LineNormalizer();
   const read = (of: InputRange, start: number, length: number) =>
     context.store.read(of.container, of.name, {
       start,
@@ -114,30 +172,14 @@ function recordsOf(context: TaskContext, range: InputRange): AsyncIterable<Uint8
       etag: of.etag,
       signal: context.signal,
     });
-  if (!isCompressed(range.name)) return readSplitRange(range, read);
-  return normalized(decompressed(range.name, read(range, 0, range.size)));
+  if (!isCompressed(range.name)) return readSplitRange(range, read, linesFrom);
+  return recordsIn(decompress(range.name, read(range, 0, range.size)), linesFrom(0));
 }
 
-async function* decompressed(
-  name: string,
+async function* recordsIn(
   bytes: AsyncIterable<Uint8Array>,
+  lines: RecordLines,
 ): AsyncIterable<Uint8Array> {
-  const out = new PassThrough();
-  const done = pipeline(Readable.from(bytes), createGunzip(), out);
-  done.catch(() => undefined);
-  try {
-    yield* out as AsyncIterable<Buffer>;
-    await done;
-  } catch (cause) {
-    if (cause instanceof MrError) throw cause;
-    throw new MrError("user", `${name} cannot be decompressed: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-}
-
-async function* normalized(bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-  const lines = new LineNormalizer();
   for await (const chunk of bytes) yield lines.push(chunk);
   yield lines.end();
 }

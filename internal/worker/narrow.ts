@@ -3,14 +3,14 @@ import { join } from "node:path";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import { joinName, locationOf } from "../model/names.ts";
-import { type BadRecords, badRecordsName } from "../model/task.ts";
+import { type BadRecords, badRecordsName, type InputRange } from "../model/task.ts";
 import { countLines } from "../shuffle/lines.ts";
 import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
+import type { Printed } from "./part_writer.ts";
 import { committed, runScript, type TaskContext } from "./task_context.ts";
 
 const LF = 10;
-const CR = 13;
 const READ_BYTES = 256 * 1024;
 /** What is looked at in one step when the end of a record is sought, in bytes. */
 const SEEK_BYTES = 64 * 1024;
@@ -33,8 +33,9 @@ interface Piece {
  */
 export async function runNarrowed(
   context: TaskContext,
+  range: InputRange | undefined,
   records: AsyncIterable<Uint8Array>,
-  onOutput: (chunk: Uint8Array) => Promise<void>,
+  printed: Printed,
 ): Promise<BadRecords | undefined> {
   const { progress, folder, assignment, log } = context;
   const input = await open(join(folder.spill, "records"), "wx+", 0o600);
@@ -45,8 +46,8 @@ export async function runNarrowed(
     const bad: Piece[] = [];
     const todo: Piece[] = [{ start: 0, end: size }];
     for (let piece = todo.pop(); piece !== undefined; piece = todo.pop()) {
-      const failure = await tryPiece(context, piece, input, output);
-      if (failure === undefined) await passOn(output, onOutput);
+      const failure = await tryPiece(context, range, piece, input, output);
+      if (failure === undefined) await passOn(output, printed);
       else {
         const middle = await borderNear(input, piece);
         if (middle !== undefined) {
@@ -55,8 +56,8 @@ export async function runNarrowed(
         }
         if (piece.end === piece.start) throw failure; // It fails on nothing at all.
         // Once more: it may have been an accident, and the record would be lost.
-        if ((await tryPiece(context, piece, input, output)) === undefined) {
-          await passOn(output, onOutput);
+        if ((await tryPiece(context, range, piece, input, output)) === undefined) {
+          await passOn(output, printed);
           continue;
         }
         bad.push(piece);
@@ -95,6 +96,7 @@ async function spool(
 /** Runs the mapper on a piece, its output into the file. @returns why it failed, if it did. */
 async function tryPiece(
   context: TaskContext,
+  range: InputRange | undefined,
   piece: Piece,
   input: FileHandle,
   output: FileHandle,
@@ -103,17 +105,18 @@ async function tryPiece(
   await output.truncate(0);
   let printed = 0;
   try {
-    await runScript(
-      context,
-      async (script) => {
+    await runScript(context, {
+      role: "map",
+      range,
+      log,
+      feed: async (script) => {
         for await (const chunk of readPiece(input, piece)) if (!(await script.write(chunk))) return;
       },
-      async (chunk) => {
+      onOutput: async (chunk) => {
         await writeFully(output, chunk, printed);
         printed += chunk.length;
       },
-      log,
-    );
+    });
     context.log.merge(log);
     return undefined;
   } catch (error) {
@@ -126,17 +129,10 @@ async function tryPiece(
 }
 
 /** Each piece's output ends its last line: the next one begins a new one. */
-async function passOn(
-  output: FileHandle,
-  onOutput: (chunk: Uint8Array) => Promise<void>,
-): Promise<void> {
+async function passOn(output: FileHandle, printed: Printed): Promise<void> {
   const { size } = await output.stat();
-  let last = LF;
-  for await (const chunk of readPiece(output, { start: 0, end: size })) {
-    last = chunk[chunk.length - 1] ?? last;
-    await onOutput(chunk);
-  }
-  if (last !== LF && last !== CR) await onOutput(Uint8Array.of(LF));
+  for await (const chunk of readPiece(output, { start: 0, end: size })) await printed.push(chunk);
+  await printed.endLine();
 }
 
 /** A loop, not a stream: that would close the file when its reader stops early. */

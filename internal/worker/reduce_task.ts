@@ -1,8 +1,11 @@
+import { type Builtin, builtinReducer } from "../model/builtins.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
 import { CONTAINER } from "../model/names.ts";
 import { readAll } from "../model/object_store.ts";
-import { attemptOfMapOutput, type Segments } from "../model/task.ts";
+import { attemptOfMapOutput, type Segments, type TaskInput } from "../model/task.ts";
+import { bytesOfRange, parseKeyIndex, withinRange } from "../shuffle/key_index.ts";
+import type { Feed } from "../shuffle/pair_sorter.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
 import {
   INDEX_ENTRY_BYTES,
@@ -11,12 +14,13 @@ import {
   readBlocks,
   wholeSegment,
 } from "../shuffle/run_format.ts";
-import { mergeSegments, type OpenSegment, SpillFolder } from "../shuffle/spill.ts";
-import type { Script } from "../streaming/script.ts";
+import { mergeSegments, type OpenSegment } from "../shuffle/spill.ts";
+import { BuiltinReducer } from "../streaming/builtins/builtin_reducer.ts";
+import { type PartWriter, partWriter } from "./part_writer.ts";
 import {
   committed,
+  feedPairs,
   LostOutput,
-  partWriter,
   runScript,
   stagePart,
   type TaskContext,
@@ -25,16 +29,24 @@ import {
 
 const INDEX_READS_AT_A_TIME = 8;
 
+type ReduceTaskInput = Extract<TaskInput, { kind: "reduce" }>;
+
 /** One segment of every map output -> merge -> script -> a staged part. */
 export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   const { input } = context.assignment;
   if (input.kind !== "reduce") throw new MrError("internal", "not a reduce task");
   await failurePoint("worker.reduce.before-read");
-  const segments = await locateSegments(context, input.sources, input.partition);
+  const segments = await locateSegments(context, input);
   const staged = await stagePart(context);
   return committed(staged, async () => {
-    const part = partWriter(context, staged);
-    await runScript(context, (script) => feedMerged(context, segments, script), part.push);
+    const part = partWriter(context, staged, context.contract.reduceOutput);
+    const { keys } = input;
+    const { order, spill } = context;
+    const feed: Feed = (sink) => {
+      const within = keys === undefined ? sink : withinRange(keys, order, sink);
+      return mergeSegments(segments, within, spill, order);
+    };
+    context.stats.recordsIn = await reduce(context, feed, part);
     await part.end();
     await failurePoint("worker.reduce.before-seal");
     const receipt = await staged.seal();
@@ -43,40 +55,76 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   });
 }
 
-class InputClosed extends Error {}
-
-async function feedMerged(
-  context: TaskContext,
-  segments: OpenSegment[],
-  script: Script,
-): Promise<void> {
-  const input = new ReduceInput(async (chunk) => {
-    context.signal.throwIfAborted();
-    if (!(await script.write(chunk))) throw new InputClosed();
+/** @returns how many pairs were reduced. */
+async function reduce(context: TaskContext, feed: Feed, part: PartWriter): Promise<number> {
+  const builtin = builtinReducer(context.assignment.job.command);
+  if (builtin !== undefined) return reduceWithout(context, builtin, feed, part);
+  let records = 0;
+  await runScript(context, {
+    role: "reduce",
+    feed: async (script) => {
+      records = await feedPairs(context, feed, script);
+    },
+    onOutput: part.push,
   });
-  try {
-    await mergeSegments(segments, input, new SpillFolder(context.folder.spill));
-  } catch (error) {
-    // The script reads no more: how it ended decides what that means.
-    if (!(error instanceof InputClosed)) throw error;
-  } finally {
-    context.stats.recordsIn = input.records;
+  return records;
+}
+
+const OUTPUT_BYTES = 64 * 1024;
+
+/** Without a script: by a built-in reducer. */
+async function reduceWithout(
+  context: TaskContext,
+  name: Builtin,
+  feed: Feed,
+  part: PartWriter,
+): Promise<number> {
+  const { signal, contract } = context;
+  const write = (chunk: Uint8Array) => {
+    signal.throwIfAborted();
+    return part.push(chunk);
+  };
+  if (name === "identity") {
+    const lines = new ReduceInput(write);
+    await feed(lines);
+    return lines.records;
   }
+  const between = Buffer.from(contract.reduceOutput.separator);
+  const lf = Buffer.from("\n");
+  let lines: Buffer[] = [];
+  let bytes = 0;
+  const reducer = new BuiltinReducer({
+    name,
+    role: "reduce",
+    separatorBytes: Buffer.byteLength(contract.reduceInput.separator),
+    emit(key, value) {
+      lines.push(key, between, value, lf);
+      bytes += key.length + value.length;
+      return bytes >= OUTPUT_BYTES;
+    },
+    async flush() {
+      await write(Buffer.concat(lines));
+      [lines, bytes] = [[], 0];
+    },
+  });
+  await feed(reducer);
+  await reducer.end();
+  return reducer.records;
 }
 
 /** Reads this partition's entry of every map output's index, a few at a time. */
 async function locateSegments(
   context: TaskContext,
-  sources: Segments[],
-  partition: number,
+  input: ReduceTaskInput,
 ): Promise<OpenSegment[]> {
+  const { sources } = input;
   const found: (OpenSegment | undefined)[] = new Array(sources.length);
   let next = 0;
   const lane = async () => {
     while (next < sources.length) {
       const index = next++;
       const source = sources[index] as Segments;
-      const entry = await readIndexEntry(context, source, partition);
+      const entry = await locateIn(context, source, input);
       context.progress.bytesTotal += entry.bytes;
       if (entry.bytes > 0) found[index] = () => readSegment(context, source, entry);
     }
@@ -85,21 +133,24 @@ async function locateSegments(
   return found.filter((segment) => segment !== undefined);
 }
 
-async function readIndexEntry(
+/** The bytes of a map output that this task reads. */
+async function locateIn(
   context: TaskContext,
   source: Segments,
-  partition: number,
+  { partition, keys }: ReduceTaskInput,
 ): Promise<IndexEntry> {
+  const { indexOffset, size, object } = source;
+  const read = (start: number, length: number) => {
+    const { store, signal } = context;
+    return readAll(store.read(CONTAINER.intermediate, object, { start, length, signal }));
+  };
   try {
-    const start = source.indexOffset + partition * INDEX_ENTRY_BYTES;
-    const bytes = await readAll(
-      context.store.read(CONTAINER.intermediate, source.object, {
-        start,
-        length: INDEX_ENTRY_BYTES,
-        signal: context.signal,
-      }),
-    );
-    return parseIndexEntry(bytes);
+    if (keys === undefined) {
+      const start = indexOffset + partition * INDEX_ENTRY_BYTES;
+      return parseIndexEntry(await read(start, INDEX_ENTRY_BYTES));
+    }
+    const index = parseKeyIndex(await read(indexOffset, size - indexOffset));
+    return bytesOfRange(index, keys, context.order);
   } catch (error) {
     throw lostOutput(source, error);
   }

@@ -1,14 +1,20 @@
+import { extensionOf } from "../codec/compress.ts";
+import type { Contract } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore, StagedObject } from "../model/object_store.ts";
-import type { Assignment, BadRecords, TaskOutput, TaskStats } from "../model/task.ts";
-import { countLines, LineNormalizer } from "../shuffle/lines.ts";
+import type { Assignment, BadRecords, InputRange, TaskOutput, TaskStats } from "../model/task.ts";
+import type { LineOrder } from "../shuffle/key_order.ts";
+import type { Feed } from "../shuffle/pair_sorter.ts";
+import { ReduceInput } from "../shuffle/reduce_input.ts";
+import type { SpillFolder } from "../shuffle/spill.ts";
 import type { Script, ScriptEnd } from "../streaming/script.ts";
 import type { ScriptLimits } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder } from "./attempt_files.ts";
+import type { AttemptScripts, ScriptRole } from "./attempt_scripts.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
@@ -60,10 +66,10 @@ export interface TaskContext {
   /** Changed in place; sampled by the heartbeat. */
   progress: Progress;
   log: StderrLog;
-  /** @param log of this run; default the attempt's. */
-  startScript(onOutput: (chunk: Buffer) => Promise<void>, log?: StderrLog): Promise<Script>;
-  /** Throws unless the script ended as its job expects. */
-  checkEnd(end: ScriptEnd, inputUnread: boolean): void;
+  contract: Contract;
+  order: LineOrder;
+  spill: SpillFolder;
+  scripts: AttemptScripts;
 }
 
 /** What a task has made. */
@@ -72,15 +78,36 @@ export interface TaskMade {
   bad?: BadRecords | undefined;
 }
 
-/** Runs the script: its input is fed while its output is taken, both at the same time. */
-export async function runScript(
-  context: TaskContext,
-  feed: (script: Script) => Promise<void>,
-  onOutput: (chunk: Buffer) => Promise<void>,
-  log?: StderrLog,
-): Promise<void> {
-  const script = await context.startScript(onOutput, log);
-  const feeding = feed(script).then(
+export interface ScriptRun {
+  role: ScriptRole;
+  /** What a mapper reads, for its environment. */
+  range?: InputRange | undefined;
+  /** Of this run; default the attempt's. */
+  log?: StderrLog;
+  feed: (script: Script) => Promise<void>;
+  onOutput: (chunk: Buffer) => Promise<void>;
+}
+
+/**
+ * Runs a script: its input is fed while its output is taken, both at the same time.
+ * @throws MrError `user` unless it ended as its job expects.
+ */
+export async function runScript(context: TaskContext, run: ScriptRun): Promise<void> {
+  const { signal, contract, progress, options } = context;
+  const { role, range, log = context.log } = run;
+  const script = await context.scripts.start({
+    role,
+    range,
+    log,
+    signal,
+    silenceMs: contract.silenceMs,
+    limits: options.limits,
+    onOutput: async (chunk) => {
+      progress.status = log.status;
+      await run.onOutput(chunk);
+    },
+  });
+  const feeding = run.feed(script).then(
     () => script.endInput(),
     (error) => {
       // What it was given is not whole: whatever it makes of it counts for nothing.
@@ -91,35 +118,55 @@ export async function runScript(
   feeding.catch(() => undefined);
   const end = await script.ended;
   await feeding;
-  context.signal.throwIfAborted();
-  context.checkEnd(end, script.inputUnread);
+  signal.throwIfAborted();
+  checkEnd(role, end, script.inputUnread, contract);
+}
+
+function checkEnd(
+  role: ScriptRole,
+  { over, signal, code }: ScriptEnd,
+  inputUnread: boolean,
+  contract: Contract,
+): void {
+  const who = role === "combine" ? "the combiner" : "the script";
+  if (over !== undefined) throw new MrError("user", `${who} was killed: ${over}`);
+  if (signal !== null) throw new MrError("user", `${who} was killed by ${signal}`);
+  if (code !== 0 && contract.nonZeroExitFails)
+    throw new MrError("user", `${who} exited with ${code}`);
+  if (inputUnread && contract.unreadInputFails)
+    throw new MrError("user", `${who} ended before it had read all its input`);
+}
+
+class InputClosed extends Error {}
+
+/** Feeds sorted pairs to a script, each as the line that a reducer reads. @returns how many. */
+export async function feedPairs(context: TaskContext, feed: Feed, script: Script): Promise<number> {
+  const input = new ReduceInput(async (chunk) => {
+    context.signal.throwIfAborted();
+    if (!(await script.write(chunk))) throw new InputClosed();
+  });
+  try {
+    await feed(input);
+  } catch (error) {
+    // The script reads no more: how it ended decides what that means.
+    if (!(error instanceof InputClosed)) throw error;
+  }
+  return input.records;
 }
 
 /** Stages the part of the result that this task makes. */
 export async function stagePart(context: TaskContext): Promise<StagedObject> {
   const { assignment, store } = context;
+  const { compression } = context.contract;
   const place = locationOf(assignment.job.output);
   const index = parseAttemptId(assignment.attempt)?.index ?? 0;
+  const name = partName(index) + (compression === undefined ? "" : extensionOf(compression));
   return store.stage(
     place.container,
-    joinName(place.prefix, partName(index)),
+    joinName(place.prefix, name),
     assignment.attempt,
     context.signal,
   );
-}
-
-/** Writes a script's lines as it printed them, each ended by one LF. */
-export function partWriter(context: TaskContext, staged: StagedObject) {
-  const lines = new LineNormalizer();
-  const length = new LineLength(context.options.lineBytesMax);
-  const push = async (chunk: Uint8Array) => {
-    const normal = lines.push(chunk);
-    length.check(normal);
-    context.stats.recordsOut += countLines(normal);
-    context.stats.bytesOut += normal.length;
-    await staged.write(normal);
-  };
-  return { push, end: () => staged.write(lines.end()) };
 }
 
 /** Keeps what was staged only if all went well. */
@@ -129,22 +176,5 @@ export async function committed<T>(staged: StagedObject, body: () => Promise<T>)
   } catch (error) {
     await staged.discard().catch(() => undefined);
     throw error;
-  }
-}
-
-/** Refuses lines that are too long, before they do harm further on. */
-class LineLength {
-  private readonly max: number;
-  private open = 0;
-
-  constructor(max: number) {
-    this.max = max;
-  }
-
-  check(chunk: Uint8Array): void {
-    const lf = chunk.lastIndexOf(10);
-    this.open = lf < 0 ? this.open + chunk.length : chunk.length - lf - 1;
-    if (this.open > this.max)
-      throw new MrError("user", `the script printed a line of more than ${this.max} bytes`);
   }
 }

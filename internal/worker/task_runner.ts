@@ -1,15 +1,15 @@
+import { contractOf } from "../model/contract.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, attemptLogName, newStats } from "../model/task.ts";
-import { resolveCommand, splitCommand } from "../streaming/command.ts";
-import { scriptEnvironment } from "../streaming/environment.ts";
-import type { ScriptEnd } from "../streaming/script.ts";
-import { ScriptProcess } from "../streaming/script_process.ts";
+import { lineOrder } from "../shuffle/key_order.ts";
+import { SpillFolder } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { type AttemptFolder, Scratch } from "./attempt_files.ts";
+import { AttemptScripts } from "./attempt_scripts.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
 import {
@@ -67,50 +67,25 @@ export class TaskRunner {
     log: StderrLog,
     folder: AttemptFolder,
   ): TaskContext {
-    const stats = newStats();
-    const { conf } = assignment.job;
+    const contract = contractOf({
+      conf: assignment.job.conf,
+      partitioner: assignment.job.partitioner,
+      output_format: assignment.job.outputFormat,
+    });
     return {
       assignment,
       store: this.store,
       options: this.options,
       folder,
       signal,
-      stats,
+      stats: newStats(),
       progress,
       log,
-      startScript: async (onOutput, runLog = log) => {
-        const argv = await this.prepareScript(assignment, folder, signal);
-        signal.throwIfAborted();
-        return new ScriptProcess({
-          argv,
-          cwd: folder.work,
-          env: scriptEnvironment(assignment, folder),
-          signal,
-          silenceMs: silenceMs(conf),
-          limits: this.options.limits,
-          mark: `TMPDIR=${folder.temp}`,
-          log: runLog,
-          onOutput: async (chunk) => {
-            progress.status = runLog.status;
-            await onOutput(chunk);
-          },
-        });
-      },
-      checkEnd: (end, inputUnread) => checkEnd(end, inputUnread, conf),
+      contract,
+      order: lineOrder(contract, assignment.job.sortValues),
+      spill: new SpillFolder(folder.spill),
+      scripts: new AttemptScripts(assignment, folder, this.scratch),
     };
-  }
-
-  private async prepareScript(
-    assignment: Assignment,
-    folder: AttemptFolder,
-    signal: AbortSignal,
-  ): Promise<string[]> {
-    await this.scratch.renewScript(folder);
-    const [script = "", ...args] = splitCommand(assignment.job.command);
-    const { files, scripts } = assignment.job;
-    for (const file of files) await this.scratch.place(file, scripts[file], folder, signal);
-    const path = await this.scratch.place(script, scripts[script], folder, signal);
-    return resolveCommand(path, args);
   }
 
   /** Best effort: a lost log fails nobody. */
@@ -130,23 +105,8 @@ export class TaskRunner {
   }
 }
 
-const SILENCE_MS = 600_000;
 /** A log is not worth waiting longer for, in milliseconds. */
 const LOG_MS = 10_000;
-
-function silenceMs(conf: Record<string, string>): number {
-  const given = Number(conf["mapreduce.task.timeout"] ?? SILENCE_MS);
-  return Number.isFinite(given) && given >= 0 ? given : SILENCE_MS;
-}
-
-function checkEnd(end: ScriptEnd, inputUnread: boolean, conf: Record<string, string>): void {
-  if (end.over !== undefined) throw new MrError("user", `the script was killed: ${end.over}`);
-  const strict = conf["stream.non.zero.exit.is.failure"] !== "false";
-  if (end.signal !== null) throw new MrError("user", `the script was killed by ${end.signal}`);
-  if (end.code !== 0 && strict) throw new MrError("user", `the script exited with ${end.code}`);
-  if (inputUnread && conf["stream.minRecWrittenToEnableSkip_"] !== "0")
-    throw new MrError("user", "the script ended before it had read all its input");
-}
 
 function classOf(error: unknown, signal: AbortSignal): FailureClass {
   if (signal.aborted) return "revoked";

@@ -1,5 +1,6 @@
 import { attemptId, parseTaskId, partName } from "../../internal/model/ids.ts";
-import { type FailureClass, parseJobRequest } from "../../internal/model/job.ts";
+import type { FailureClass } from "../../internal/model/job.ts";
+import { parseJobRequest } from "../../internal/model/job_request.ts";
 import { joinName, locationOf } from "../../internal/model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
 import {

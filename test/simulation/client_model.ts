@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { jobId } from "../../internal/model/ids.ts";
-import { type JobSpec, parseJobRequest } from "../../internal/model/job.ts";
+import { type JobSpec, parseJobRequest } from "../../internal/model/job_request.ts";
 import { isMapResult } from "./history.ts";
 import type { Scene } from "./scene.ts";
 
@@ -43,6 +43,7 @@ function chooseJob({ world, history }: Scene): JobSpec {
     m_num: world.between(1, 14),
     r_num: reduces,
     phase,
+    partitioner: from?.spec.partitioner || (world.chance(0.3) ? "range" : "hash"),
     from: from?.id,
     max_attempts: world.chance(0.1) ? 1 : 6,
     max_bad_records: world.pick([0, 0, 3]),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import { parseAttemptId, taskId } from "../../internal/model/ids.ts";
-import type { JobSpec } from "../../internal/model/job.ts";
+import type { JobSpec } from "../../internal/model/job_request.ts";
 import {
   type DoneRecord,
   type JobRecord,
@@ -20,6 +20,7 @@ export const SEEN = [
   "leftovers swept",
   "bad records",
   "reduce phases",
+  "ranges cut",
 ] as const;
 export type Seen = Record<(typeof SEEN)[number], number>;
 
@@ -50,6 +51,7 @@ interface Lost {
  * I8  a winner's output is there when it is recorded, and not deleted while it is needed
  * I9  what is published rests on one output of each map task: every reduce winner has
  *     read pairs with the digest of that task's last winner
+ * I10 a job's ranges are cut once; its reduces have no others
  */
 export class History {
   /** By JOB/TASK: the attempt that has won. */
@@ -65,6 +67,8 @@ export class History {
 
   private readonly everWon = new Set<string>();
   private readonly grants = new Set<string>();
+  /** Where the ranges of a job's reduces begin, as recorded. */
+  private readonly cuts = new Map<string, string>();
   /** The commit in which each task was won. */
   private readonly wonIn = new Map<string, RecordWrite[]>();
   private readonly lost = new Map<string, Lost>();
@@ -80,12 +84,20 @@ export class History {
       if (value === undefined) continue;
       if (what === "spec") this.specs.set(job, (JSON.parse(value) as JobRecord).spec);
       if (what === "report") this.reported(job, JSON.parse(value));
+      if (what === "cuts") this.cut(job, value);
       if (what === "lost") this.seen["outputs lost"] += 1;
       if (what === "stale") {
         this.seen["results reset"] += 1;
         assert.ok(!isSteady(this.specs.get(job)?.name), `I1: ${job} was reset without need`);
       }
     }
+  }
+
+  private cut(job: string, value: string): void {
+    const before = this.cuts.get(job);
+    assert.ok(before === undefined || before === value, `I10: ${job} was cut again`);
+    if (before === undefined) this.seen["ranges cut"] += 1;
+    this.cuts.set(job, value);
   }
 
   private winnerIs(
@@ -141,6 +153,12 @@ export class History {
     const open = !this.winners.has(task) || this.wonIn.get(task) === commit;
     assert.ok(open, `I3: ${attempt} was granted after its task was won`);
     if (input.kind !== "reduce") return;
+    if (input.keys !== undefined) {
+      const { keys } = JSON.parse(this.cuts.get(name.job) ?? `{"keys":[]}`) as { keys: string[] };
+      const bounds = [input.keys.from, input.keys.to].map((bytes) => bytes?.toString("base64"));
+      const recorded = [keys[input.partition - 1], keys[input.partition]];
+      assert.deepEqual(bounds, recorded, `I10: ${attempt} has another range than was recorded`);
+    }
     assert.equal(input.sources.length, job.maps, `I4: the sources of ${attempt} are not all`);
     input.sources.forEach(({ object }, index) => {
       const source = `${name.job}/${taskId("map", index)}`;

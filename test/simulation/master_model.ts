@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
-import type { JobSpec } from "../../internal/model/job.ts";
+import type { JobSpec } from "../../internal/model/job_request.ts";
 import type { DoneRecord, JobRecord } from "../../internal/model/records.ts";
+import { attemptOfMapOutput } from "../../internal/model/task.ts";
 import type { Event, Plan } from "../../internal/scheduler/events.ts";
 import { type Batch, type Effect, Outbox } from "../../internal/scheduler/outbox.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
@@ -239,6 +240,8 @@ export class MasterModel extends ProcessModel {
       }
       case "plan":
         return this.later(mode, 1, 200, () => this.plan(effect.job));
+      case "cut":
+        return this.later(mode, 1, 200, () => this.cut(effect));
       case "publish":
         return this.publish(mode, effect);
       case "sweep":
@@ -264,6 +267,17 @@ export class MasterModel extends ProcessModel {
   private plan({ id, spec }: JobRecord): void {
     if (spec.m_num === 13) return this.post({ kind: "plan-failed", job: id, message: "unlucky" });
     this.post({ kind: "planned", job: id, plan: this.planOf(spec) });
+  }
+
+  /** No two of them cut alike. */
+  private cut({ job, sources }: Extract<Effect, { kind: "cut" }>): void {
+    const { world, storage } = this.scene;
+    const unread = sources.filter(({ object }) => storage.objects.get(object) === undefined);
+    const lost = unread.flatMap(({ object }) => attemptOfMapOutput(object) ?? []);
+    if (lost.length > 0)
+      return this.post({ kind: "cut-failed", job: job.id, lost, message: "lost" });
+    const key = () => Buffer.from(String(world.between(0, 1e9)));
+    this.post({ kind: "cut", job: job.id, keys: Array.from({ length: job.spec.r_num - 1 }, key) });
   }
 
   private planOf(spec: JobSpec): Plan {

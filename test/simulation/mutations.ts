@@ -85,7 +85,7 @@ export const MISTAKES: Record<string, Mistake> = {
   },
   "a loss is not read back": {
     make: () => ({ recovered: (records) => records.filter(({ key }) => !isLost(key)) }),
-    caughtAs: /^I9/,
+    caughtAs: /^I9|^never comes to rest: there is the record .*\/lost\//,
   },
   "stale reduce attempts may win": {
     make: () => ({
@@ -96,6 +96,14 @@ export const MISTAKES: Record<string, Mistake> = {
       },
     }),
     caughtAs: /^I9/,
+  },
+  "ranges are cut, and not recorded": {
+    make: () => ({ commit: (writes) => writes.filter(({ key }) => !isKind("cuts")(key)) }),
+    caughtAs: /^I10/,
+  },
+  "ranges are cut anew by each leader": {
+    make: () => ({ recovered: (records) => records.filter(({ key }) => !isKind("cuts")(key)) }),
+    caughtAs: /^I10: .* was cut again/,
   },
   "nobody listens to what is lost": {
     make: () => ({

@@ -1,14 +1,18 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { describe, it } from "node:test";
+import { contractOf } from "../../internal/model/contract.ts";
 import type { InputRange } from "../../internal/model/task.ts";
 import { type InputBlob, planSplits } from "../../internal/scheduler/plan.ts";
-import { MapOutput } from "../../internal/shuffle/map_output.ts";
-import { hashPartition } from "../../internal/shuffle/partitioner.ts";
+import { lineOrder } from "../../internal/shuffle/key_order.ts";
+import { PairLines } from "../../internal/shuffle/pair_lines.ts";
+import { type Combine, PairSorter } from "../../internal/shuffle/pair_sorter.ts";
+import { partitionerOf } from "../../internal/shuffle/partitioner.ts";
 import { ReduceInput } from "../../internal/shuffle/reduce_input.ts";
 import {
   INDEX_ENTRY_BYTES,
   parseIndexEntry,
+  RunWriter,
   readBlocks,
 } from "../../internal/shuffle/run_format.ts";
 import { mergeSegments, SpillFolder } from "../../internal/shuffle/spill.ts";
@@ -19,6 +23,10 @@ import { scratchFolder } from "../support/processes.ts";
 
 const random = seeded(11);
 const below = (max: number) => Math.floor(random() * max);
+
+const PLAIN = contractOf({ conf: {}, partitioner: "", output_format: "" });
+const ORDER = lineOrder(PLAIN, false);
+const hash3 = partitionerOf(PLAIN, 3);
 
 /** A blob in memory, read in chunks of random sizes. */
 function readerOf(contents: Map<string, Buffer>) {
@@ -123,27 +131,57 @@ for line in sys.stdin.read().split("\\n"):
       .toString()
       .trim()
       .split("\n");
-    const actual = keys.map((key) => String(hashPartition(key, 0, key.length, 7)));
+    const actual = keys.map((key) => String(partitionerOf(PLAIN, 7)(key, 0, key.length)));
     assert.deepEqual(actual, expected);
   });
 });
+
+interface MapSide {
+  partitions: number;
+  sortBytes: number;
+  lineBytesMax?: number;
+  combine?: Combine;
+}
+
+/** The map side behind a mapper, and how to write what it made. */
+function mapSide(
+  { partitions, sortBytes, lineBytesMax = 1 << 20, combine }: MapSide,
+  spill: SpillFolder,
+) {
+  const partitionOf = partitionerOf(PLAIN, partitions);
+  const sorter = new PairSorter(
+    { partitions, partitionOf, order: ORDER, sortBytes, combine },
+    spill,
+  );
+  const format = { separator: "\t", keyFields: 1 };
+  const lines = new PairLines({ format, separator: "\t", lineBytesMax }, sorter);
+  const write = async (compress: boolean) => {
+    const chunks: Buffer[] = [];
+    await lines.end();
+    const writer = new RunWriter(
+      async (chunk) => {
+        chunks.push(Buffer.from(chunk));
+      },
+      { compress },
+    );
+    await sorter.writeTo(writer);
+    const indexOffset = await writer.end();
+    return { object: Buffer.concat(chunks), size: writer.size, indexOffset };
+  };
+  return { lines, write };
+}
 
 /** Runs lines through the map side with this much memory, and merges each partition again. */
 async function shuffle(lines: Buffer, partitions: number, sortBytes: number): Promise<Buffer[]> {
   await using folder = await scratchFolder("shuffle");
   const spill = new SpillFolder(folder.path);
-  const options = { partitions, sortBytes, lineBytesMax: 1 << 20, compress: random() < 0.5 };
-  const output = new MapOutput(options, spill);
+  const output = mapSide({ partitions, sortBytes }, spill);
   for (let at = 0; at < lines.length; ) {
     const size = 1 + below(200);
-    await output.push(Buffer.from(lines.subarray(at, at + size)));
+    await output.lines.push(Buffer.from(lines.subarray(at, at + size)));
     at += size;
   }
-  const chunks: Buffer[] = [];
-  const { size, indexOffset } = await output.writeTo(async (chunk) => {
-    chunks.push(Buffer.from(chunk));
-  });
-  const object = Buffer.concat(chunks);
+  const { object, size, indexOffset } = await output.write(random() < 0.5);
   assert.equal(object.length, size);
   const results: Buffer[] = [];
   for (let partition = 0; partition < partitions; partition += 1) {
@@ -156,7 +194,7 @@ async function shuffle(lines: Buffer, partitions: number, sortBytes: number): Pr
     const input = new ReduceInput(async (chunk) => {
       out.push(Buffer.from(chunk));
     });
-    await mergeSegments([() => readBlocks(segment())], input, spill);
+    await mergeSegments([() => readBlocks(segment())], input, spill, ORDER);
     results.push(Buffer.concat(out));
   }
   return results;
@@ -188,7 +226,7 @@ describe("the shuffle", () => {
         const got = bytes.toString().split("\n").slice(0, -1);
         got.forEach((text, i) => {
           const key = keyOf(text);
-          assert.equal(hashPartition(key, 0, key.length, 3), partition);
+          assert.equal(hash3(key, 0, key.length), partition);
           if (i > 0)
             assert.ok(Buffer.compare(keyOf(got[i - 1] ?? ""), key) <= 0, `${got[i - 1]} > ${text}`);
         });
@@ -201,16 +239,9 @@ describe("the shuffle", () => {
   it("notices every flipped byte of a segment or its index", async () => {
     await using folder = await scratchFolder("corrupt");
     const spill = new SpillFolder(folder.path);
-    const output = new MapOutput(
-      { partitions: 1, sortBytes: 1 << 20, lineBytesMax: 1000, compress: false },
-      spill,
-    );
-    await output.push(Buffer.from("a\t1\nb\t2\nc\t3\n"));
-    const chunks: Buffer[] = [];
-    const { indexOffset } = await output.writeTo(async (chunk) => {
-      chunks.push(Buffer.from(chunk));
-    });
-    const object = Buffer.concat(chunks);
+    const output = mapSide({ partitions: 1, sortBytes: 1 << 20 }, spill);
+    await output.lines.push(Buffer.from("a\t1\nb\t2\nc\t3\n"));
+    const { object, indexOffset } = await output.write(false);
     for (let at = 0; at < object.length; at += 1) {
       const broken = Buffer.from(object);
       broken[at] = (broken[at] as number) ^ 1;
@@ -225,6 +256,7 @@ describe("the shuffle", () => {
           [() => readBlocks(segment())],
           new ReduceInput(async () => undefined),
           spill,
+          ORDER,
         );
       };
       await assert.rejects(read, { code: "corrupt" }, `byte ${at}`);
@@ -241,11 +273,11 @@ describe("the shuffle", () => {
 
   it("refuses a line beyond the limit", async () => {
     await using folder = await scratchFolder("long");
-    const options = { partitions: 1, sortBytes: 1 << 20, lineBytesMax: 100, compress: false };
-    const output = new MapOutput(options, new SpillFolder(folder.path));
+    const options = { partitions: 1, sortBytes: 1 << 20, lineBytesMax: 100 };
+    const output = mapSide(options, new SpillFolder(folder.path));
     await assert.rejects(
       async () => {
-        for (let i = 0; i < 20; i += 1) await output.push(Buffer.from("0123456789"));
+        for (let i = 0; i < 20; i += 1) await output.lines.push(Buffer.from("0123456789"));
       },
       { code: "user" },
     );

@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/job.proto.
  */
 export const file_mapreduce_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEipQMKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKwoJQ29uZkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCAoGX3JfbnVtIncKDVBoYXNlUHJvZ3Jlc3MSDAoEZG9uZRgBIAEoBRINCgV0b3RhbBgCIAEoBRIPCgdydW5uaW5nGAMgASgFEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMSDwoHcmVjb3JkcxgGIAEoAyJbCghKb2JFcnJvchINCgVjbGFzcxgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBHRhc2sYAyABKAkSDwoHYXR0ZW1wdBgEIAEoCRIQCghsb2dfdGFpbBgFIAEoCSKKBAoDSm9iEgoKAmlkGAEgASgJEiUKBXN0YXRlGAIgASgOMhYubWFwcmVkdWNlLnYxLkpvYlN0YXRlEiMKBHNwZWMYAyABKAsyFS5tYXByZWR1Y2UudjEuSm9iU3BlYxIoCgNtYXAYBCABKAsyGy5tYXByZWR1Y2UudjEuUGhhc2VQcm9ncmVzcxIsCgdzaHVmZmxlGAUgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSKwoGcmVkdWNlGAYgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSFwoPc3VibWl0dGVkX2F0X21zGAcgASgDEhUKDXN0YXJ0ZWRfYXRfbXMYCCABKAMSFgoOZmluaXNoZWRfYXRfbXMYCSABKAMSMQoIY291bnRlcnMYCiADKAsyHy5tYXByZWR1Y2UudjEuSm9iLkNvdW50ZXJzRW50cnkSDgoGb3V0cHV0GAsgASgJEiUKBWVycm9yGAwgASgLMhYubWFwcmVkdWNlLnYxLkpvYkVycm9yEhcKD2F0dGVtcHRzX2ZhaWxlZBgNIAEoBRIVCg1hdHRlbXB0c19sb3N0GA4gASgFEhMKC2JhZF9yZWNvcmRzGA8gASgDGi8KDUNvdW50ZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ASJNCg1TdWJtaXRSZXF1ZXN0EiMKBHNwZWMYASABKAsyFS5tYXByZWR1Y2UudjEuSm9iU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiQgoOU3VibWl0UmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYhIQCghyZXBlYXRlZBgCIAEoCCIYCgpHZXRSZXF1ZXN0EgoKAmlkGAEgASgJIi0KC0dldFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2IiHQoLTGlzdFJlcXVlc3QSDgoGYWN0aXZlGAEgASgIIi8KDExpc3RSZXNwb25zZRIfCgRqb2JzGAEgAygLMhEubWFwcmVkdWNlLnYxLkpvYiIaCgxXYXRjaFJlcXVlc3QSCgoCaWQYASABKAkiLwoNV2F0Y2hSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIhsKDUNhbmNlbFJlcXVlc3QSCgoCaWQYASABKAkiMAoOQ2FuY2VsUmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiIeChBMaXN0VGFza3NSZXF1ZXN0EgoKAmlkGAEgASgJIjYKEUxpc3RUYXNrc1Jlc3BvbnNlEiEKBXRhc2tzGAEgAygLMhIubWFwcmVkdWNlLnYxLlRhc2sidAoEVGFzaxIKCgJpZBgBIAEoCRINCgVzdGF0ZRgCIAEoCRIQCghmYWlsdXJlcxgDIAEoBRIrCghhdHRlbXB0cxgEIAMoCzIZLm1hcHJlZHVjZS52MS5UYXNrQXR0ZW1wdBISCgpsYXN0X2Vycm9yGAUgASgJIm8KC1Rhc2tBdHRlbXB0EgoKAmlkGAEgASgJEg4KBndvcmtlchgCIAEoCRINCgVzdGF0ZRgDIAEoCRIQCghieXRlc19pbhgEIAEoAxITCgtieXRlc190b3RhbBgFIAEoAxIOCgZzdGF0dXMYBiABKAkiKwoJVmlvbGF0aW9uEg0KBWZpZWxkGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiOQoKVmlvbGF0aW9ucxIrCgp2aW9sYXRpb25zGAEgAygLMhcubWFwcmVkdWNlLnYxLlZpb2xhdGlvbireAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQSk9CX1NUQVRFX1FVRVVFRBABEhYKEkpPQl9TVEFURV9QTEFOTklORxACEhEKDUpPQl9TVEFURV9NQVAQAxIUChBKT0JfU1RBVEVfUkVEVUNFEAQSGAoUSk9CX1NUQVRFX0NPTU1JVFRJTkcQBRIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAYSFAoQSk9CX1NUQVRFX0ZBSUxFRBAHEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCDKjAwoKSm9iU2VydmljZRJDCgZTdWJtaXQSGy5tYXByZWR1Y2UudjEuU3VibWl0UmVxdWVzdBocLm1hcHJlZHVjZS52MS5TdWJtaXRSZXNwb25zZRI6CgNHZXQSGC5tYXByZWR1Y2UudjEuR2V0UmVxdWVzdBoZLm1hcHJlZHVjZS52MS5HZXRSZXNwb25zZRI9CgRMaXN0EhkubWFwcmVkdWNlLnYxLkxpc3RSZXF1ZXN0GhoubWFwcmVkdWNlLnYxLkxpc3RSZXNwb25zZRJCCgVXYXRjaBIaLm1hcHJlZHVjZS52MS5XYXRjaFJlcXVlc3QaGy5tYXByZWR1Y2UudjEuV2F0Y2hSZXNwb25zZTABEkMKBkNhbmNlbBIbLm1hcHJlZHVjZS52MS5DYW5jZWxSZXF1ZXN0GhwubWFwcmVkdWNlLnYxLkNhbmNlbFJlc3BvbnNlEkwKCUxpc3RUYXNrcxIeLm1hcHJlZHVjZS52MS5MaXN0VGFza3NSZXF1ZXN0Gh8ubWFwcmVkdWNlLnYxLkxpc3RUYXNrc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEixQQKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFEhEKCW1vcmVfZGF0YRgQIAMoCRIQCghjb21iaW5lchgRIAEoCRITCgtwYXJ0aXRpb25lchgSIAEoCRIVCg1vdXRwdXRfZm9ybWF0GBMgASgJEhkKDHRhc2tfdGltZW91dBgUIAEoAUgBiAEBEiEKBXN0ZXBzGBUgAygLMhIubWFwcmVkdWNlLnYxLlN0ZXAaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCKVAwoEU3RlcBIOCgZtYXBwZXIYASABKAkSDwoHcmVkdWNlchgCIAEoCRIQCghjb21iaW5lchgDIAEoCRITCgtwYXJ0aXRpb25lchgEIAEoCRIVCg1vdXRwdXRfZm9ybWF0GAUgASgJEg0KBW1fbnVtGAYgASgFEhIKBXJfbnVtGAcgASgFSACIAQESKAoDZW52GAggAygLMhsubWFwcmVkdWNlLnYxLlN0ZXAuRW52RW50cnkSKgoEY29uZhgJIAMoCzIcLm1hcHJlZHVjZS52MS5TdGVwLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIXCg9tYXhfYmFkX3JlY29yZHMYCyABKAUSGQoMdGFza190aW1lb3V0GAwgASgBSAGIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCJ3Cg1QaGFzZVByb2dyZXNzEgwKBGRvbmUYASABKAUSDQoFdG90YWwYAiABKAUSDwoHcnVubmluZxgDIAEoBRISCgpieXRlc19kb25lGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEg8KB3JlY29yZHMYBiABKAMiWwoISm9iRXJyb3ISDQoFY2xhc3MYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgR0YXNrGAMgASgJEg8KB2F0dGVtcHQYBCABKAkSEAoIbG9nX3RhaWwYBSABKAkiigQKA0pvYhIKCgJpZBgBIAEoCRIlCgVzdGF0ZRgCIAEoDjIWLm1hcHJlZHVjZS52MS5Kb2JTdGF0ZRIjCgRzcGVjGAMgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSKAoDbWFwGAQgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSLAoHc2h1ZmZsZRgFIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEisKBnJlZHVjZRgGIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEhcKD3N1Ym1pdHRlZF9hdF9tcxgHIAEoAxIVCg1zdGFydGVkX2F0X21zGAggASgDEhYKDmZpbmlzaGVkX2F0X21zGAkgASgDEjEKCGNvdW50ZXJzGAogAygLMh8ubWFwcmVkdWNlLnYxLkpvYi5Db3VudGVyc0VudHJ5Eg4KBm91dHB1dBgLIAEoCRIlCgVlcnJvchgMIAEoCzIWLm1hcHJlZHVjZS52MS5Kb2JFcnJvchIXCg9hdHRlbXB0c19mYWlsZWQYDSABKAUSFQoNYXR0ZW1wdHNfbG9zdBgOIAEoBRITCgtiYWRfcmVjb3JkcxgPIAEoAxovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiTQoNU3VibWl0UmVxdWVzdBIjCgRzcGVjGAEgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJIkIKDlN1Ym1pdFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2ISEAoIcmVwZWF0ZWQYAiABKAgiGAoKR2V0UmVxdWVzdBIKCgJpZBgBIAEoCSItCgtHZXRSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIh0KC0xpc3RSZXF1ZXN0Eg4KBmFjdGl2ZRgBIAEoCCIvCgxMaXN0UmVzcG9uc2USHwoEam9icxgBIAMoCzIRLm1hcHJlZHVjZS52MS5Kb2IiGgoMV2F0Y2hSZXF1ZXN0EgoKAmlkGAEgASgJIi8KDVdhdGNoUmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiIbCg1DYW5jZWxSZXF1ZXN0EgoKAmlkGAEgASgJIjAKDkNhbmNlbFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2IiHgoQTGlzdFRhc2tzUmVxdWVzdBIKCgJpZBgBIAEoCSI2ChFMaXN0VGFza3NSZXNwb25zZRIhCgV0YXNrcxgBIAMoCzISLm1hcHJlZHVjZS52MS5UYXNrInQKBFRhc2sSCgoCaWQYASABKAkSDQoFc3RhdGUYAiABKAkSEAoIZmFpbHVyZXMYAyABKAUSKwoIYXR0ZW1wdHMYBCADKAsyGS5tYXByZWR1Y2UudjEuVGFza0F0dGVtcHQSEgoKbGFzdF9lcnJvchgFIAEoCSJvCgtUYXNrQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZ3b3JrZXIYAiABKAkSDQoFc3RhdGUYAyABKAkSEAoIYnl0ZXNfaW4YBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMSDgoGc3RhdHVzGAYgASgJIisKCVZpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIjkKClZpb2xhdGlvbnMSKwoKdmlvbGF0aW9ucxgBIAMoCzIXLm1hcHJlZHVjZS52MS5WaW9sYXRpb24q3gEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhQKEEpPQl9TVEFURV9RVUVVRUQQARIWChJKT0JfU1RBVEVfUExBTk5JTkcQAhIRCg1KT0JfU1RBVEVfTUFQEAMSFAoQSk9CX1NUQVRFX1JFRFVDRRAEEhgKFEpPQl9TVEFURV9DT01NSVRUSU5HEAUSFwoTSk9CX1NUQVRFX1NVQ0NFRURFRBAGEhQKEEpPQl9TVEFURV9GQUlMRUQQBxIXChNKT0JfU1RBVEVfQ0FOQ0VMTEVEEAgyowMKCkpvYlNlcnZpY2USQwoGU3VibWl0EhsubWFwcmVkdWNlLnYxLlN1Ym1pdFJlcXVlc3QaHC5tYXByZWR1Y2UudjEuU3VibWl0UmVzcG9uc2USOgoDR2V0EhgubWFwcmVkdWNlLnYxLkdldFJlcXVlc3QaGS5tYXByZWR1Y2UudjEuR2V0UmVzcG9uc2USPQoETGlzdBIZLm1hcHJlZHVjZS52MS5MaXN0UmVxdWVzdBoaLm1hcHJlZHVjZS52MS5MaXN0UmVzcG9uc2USQgoFV2F0Y2gSGi5tYXByZWR1Y2UudjEuV2F0Y2hSZXF1ZXN0GhsubWFwcmVkdWNlLnYxLldhdGNoUmVzcG9uc2UwARJDCgZDYW5jZWwSGy5tYXByZWR1Y2UudjEuQ2FuY2VsUmVxdWVzdBocLm1hcHJlZHVjZS52MS5DYW5jZWxSZXNwb25zZRJMCglMaXN0VGFza3MSHi5tYXByZWR1Y2UudjEuTGlzdFRhc2tzUmVxdWVzdBofLm1hcHJlZHVjZS52MS5MaXN0VGFza3NSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message mapreduce.v1.JobSpec
@@ -29,7 +29,7 @@ export type JobSpec = Message<"mapreduce.v1.JobSpec"> & {
   reducer: string;
 
   /**
-   * CONTAINER or CONTAINER/PREFIX.
+   * CONTAINER, CONTAINER/PREFIX or CONTAINER/PATTERN.
    *
    * @generated from field: string data = 3;
    */
@@ -108,6 +108,49 @@ export type JobSpec = Message<"mapreduce.v1.JobSpec"> & {
    * @generated from field: int32 max_bad_records = 15;
    */
   maxBadRecords: number;
+
+  /**
+   * Further inputs, as `data`.
+   *
+   * @generated from field: repeated string more_data = 16;
+   */
+  moreData: string[];
+
+  /**
+   * Reduces the output of a map task before it is shuffled.
+   *
+   * @generated from field: string combiner = 17;
+   */
+  combiner: string;
+
+  /**
+   * "hash" (also ""), "KeyFieldBasedPartitioner" or "range".
+   *
+   * @generated from field: string partitioner = 18;
+   */
+  partitioner: string;
+
+  /**
+   * "hadoop": a separator in every line of the result. Else lines stay as printed.
+   *
+   * @generated from field: string output_format = 19;
+   */
+  outputFormat: string;
+
+  /**
+   * Seconds; absent: 600.
+   *
+   * @generated from field: optional double task_timeout = 20;
+   */
+  taskTimeout?: number | undefined;
+
+  /**
+   * Instead of mapper, reducer and what belongs to them: several maps and reduces, each
+   * over the output of the one before.
+   *
+   * @generated from field: repeated mapreduce.v1.Step steps = 21;
+   */
+  steps: Step[];
 };
 
 /**
@@ -116,6 +159,80 @@ export type JobSpec = Message<"mapreduce.v1.JobSpec"> & {
  */
 export const JobSpecSchema: GenMessage<JobSpec> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_job, 0);
+
+/**
+ * Step is one map and reduce of a job; its fields are those of JobSpec.
+ *
+ * @generated from message mapreduce.v1.Step
+ */
+export type Step = Message<"mapreduce.v1.Step"> & {
+  /**
+   * @generated from field: string mapper = 1;
+   */
+  mapper: string;
+
+  /**
+   * @generated from field: string reducer = 2;
+   */
+  reducer: string;
+
+  /**
+   * @generated from field: string combiner = 3;
+   */
+  combiner: string;
+
+  /**
+   * @generated from field: string partitioner = 4;
+   */
+  partitioner: string;
+
+  /**
+   * @generated from field: string output_format = 5;
+   */
+  outputFormat: string;
+
+  /**
+   * @generated from field: int32 m_num = 6;
+   */
+  mNum: number;
+
+  /**
+   * @generated from field: optional int32 r_num = 7;
+   */
+  rNum?: number | undefined;
+
+  /**
+   * @generated from field: map<string, string> env = 8;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * @generated from field: map<string, string> conf = 9;
+   */
+  conf: { [key: string]: string };
+
+  /**
+   * @generated from field: repeated string files = 10;
+   */
+  files: string[];
+
+  /**
+   * @generated from field: int32 max_bad_records = 11;
+   */
+  maxBadRecords: number;
+
+  /**
+   * @generated from field: optional double task_timeout = 12;
+   */
+  taskTimeout?: number | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.Step.
+ * Use `create(StepSchema)` to create a new message.
+ */
+export const StepSchema: GenMessage<Step> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_job, 1);
 
 /**
  * PhaseProgress counts tasks, and bytes of input read so far.
@@ -159,7 +276,7 @@ export type PhaseProgress = Message<"mapreduce.v1.PhaseProgress"> & {
  * Use `create(PhaseProgressSchema)` to create a new message.
  */
 export const PhaseProgressSchema: GenMessage<PhaseProgress> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 1);
+  messageDesc(file_mapreduce_v1_job, 2);
 
 /**
  * @generated from message mapreduce.v1.JobError
@@ -196,7 +313,7 @@ export type JobError = Message<"mapreduce.v1.JobError"> & {
  * Use `create(JobErrorSchema)` to create a new message.
  */
 export const JobErrorSchema: GenMessage<JobError> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 2);
+  messageDesc(file_mapreduce_v1_job, 3);
 
 /**
  * @generated from message mapreduce.v1.Job
@@ -287,7 +404,7 @@ export type Job = Message<"mapreduce.v1.Job"> & {
  * Use `create(JobSchema)` to create a new message.
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 3);
+  messageDesc(file_mapreduce_v1_job, 4);
 
 /**
  * @generated from message mapreduce.v1.SubmitRequest
@@ -311,7 +428,7 @@ export type SubmitRequest = Message<"mapreduce.v1.SubmitRequest"> & {
  * Use `create(SubmitRequestSchema)` to create a new message.
  */
 export const SubmitRequestSchema: GenMessage<SubmitRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 4);
+  messageDesc(file_mapreduce_v1_job, 5);
 
 /**
  * @generated from message mapreduce.v1.SubmitResponse
@@ -335,7 +452,7 @@ export type SubmitResponse = Message<"mapreduce.v1.SubmitResponse"> & {
  * Use `create(SubmitResponseSchema)` to create a new message.
  */
 export const SubmitResponseSchema: GenMessage<SubmitResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 5);
+  messageDesc(file_mapreduce_v1_job, 6);
 
 /**
  * @generated from message mapreduce.v1.GetRequest
@@ -352,7 +469,7 @@ export type GetRequest = Message<"mapreduce.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 6);
+  messageDesc(file_mapreduce_v1_job, 7);
 
 /**
  * @generated from message mapreduce.v1.GetResponse
@@ -369,7 +486,7 @@ export type GetResponse = Message<"mapreduce.v1.GetResponse"> & {
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 7);
+  messageDesc(file_mapreduce_v1_job, 8);
 
 /**
  * @generated from message mapreduce.v1.ListRequest
@@ -388,7 +505,7 @@ export type ListRequest = Message<"mapreduce.v1.ListRequest"> & {
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 8);
+  messageDesc(file_mapreduce_v1_job, 9);
 
 /**
  * @generated from message mapreduce.v1.ListResponse
@@ -405,7 +522,7 @@ export type ListResponse = Message<"mapreduce.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 9);
+  messageDesc(file_mapreduce_v1_job, 10);
 
 /**
  * @generated from message mapreduce.v1.WatchRequest
@@ -422,7 +539,7 @@ export type WatchRequest = Message<"mapreduce.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 10);
+  messageDesc(file_mapreduce_v1_job, 11);
 
 /**
  * @generated from message mapreduce.v1.WatchResponse
@@ -439,7 +556,7 @@ export type WatchResponse = Message<"mapreduce.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 11);
+  messageDesc(file_mapreduce_v1_job, 12);
 
 /**
  * @generated from message mapreduce.v1.CancelRequest
@@ -456,7 +573,7 @@ export type CancelRequest = Message<"mapreduce.v1.CancelRequest"> & {
  * Use `create(CancelRequestSchema)` to create a new message.
  */
 export const CancelRequestSchema: GenMessage<CancelRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 12);
+  messageDesc(file_mapreduce_v1_job, 13);
 
 /**
  * @generated from message mapreduce.v1.CancelResponse
@@ -473,7 +590,7 @@ export type CancelResponse = Message<"mapreduce.v1.CancelResponse"> & {
  * Use `create(CancelResponseSchema)` to create a new message.
  */
 export const CancelResponseSchema: GenMessage<CancelResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 13);
+  messageDesc(file_mapreduce_v1_job, 14);
 
 /**
  * @generated from message mapreduce.v1.ListTasksRequest
@@ -490,7 +607,7 @@ export type ListTasksRequest = Message<"mapreduce.v1.ListTasksRequest"> & {
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema: GenMessage<ListTasksRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 14);
+  messageDesc(file_mapreduce_v1_job, 15);
 
 /**
  * @generated from message mapreduce.v1.ListTasksResponse
@@ -507,7 +624,7 @@ export type ListTasksResponse = Message<"mapreduce.v1.ListTasksResponse"> & {
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema: GenMessage<ListTasksResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 15);
+  messageDesc(file_mapreduce_v1_job, 16);
 
 /**
  * @generated from message mapreduce.v1.Task
@@ -546,7 +663,7 @@ export type Task = Message<"mapreduce.v1.Task"> & {
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 16);
+  messageDesc(file_mapreduce_v1_job, 17);
 
 /**
  * @generated from message mapreduce.v1.TaskAttempt
@@ -588,7 +705,7 @@ export type TaskAttempt = Message<"mapreduce.v1.TaskAttempt"> & {
  * Use `create(TaskAttemptSchema)` to create a new message.
  */
 export const TaskAttemptSchema: GenMessage<TaskAttempt> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 17);
+  messageDesc(file_mapreduce_v1_job, 18);
 
 /**
  * Violation names one offending field of a refused request. A refusal carries
@@ -613,7 +730,7 @@ export type Violation = Message<"mapreduce.v1.Violation"> & {
  * Use `create(ViolationSchema)` to create a new message.
  */
 export const ViolationSchema: GenMessage<Violation> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 18);
+  messageDesc(file_mapreduce_v1_job, 19);
 
 /**
  * @generated from message mapreduce.v1.Violations
@@ -630,7 +747,7 @@ export type Violations = Message<"mapreduce.v1.Violations"> & {
  * Use `create(ViolationsSchema)` to create a new message.
  */
 export const ViolationsSchema: GenMessage<Violations> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 19);
+  messageDesc(file_mapreduce_v1_job, 20);
 
 /**
  * @generated from enum mapreduce.v1.JobState

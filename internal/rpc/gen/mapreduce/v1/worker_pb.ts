@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/worker.proto.
  */
 export const file_mapreduce_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIlkKD0F0dGVtcHRQcm9ncmVzcxIPCgdhdHRlbXB0GAEgASgJEhAKCGJ5dGVzX2luGAIgASgDEhMKC2J5dGVzX3RvdGFsGAMgASgDEg4KBnN0YXR1cxgEIAEoCSKVAQoJQ29tcGxldGVkEg8KB2F0dGVtcHQYASABKAkSKAoGb3V0cHV0GAIgASgLMhgubWFwcmVkdWNlLnYxLlRhc2tPdXRwdXQSJgoFc3RhdHMYAyABKAsyFy5tYXByZWR1Y2UudjEuVGFza1N0YXRzEiUKA2JhZBgEIAEoCzIYLm1hcHJlZHVjZS52MS5CYWRSZWNvcmRzIj8KCkJhZFJlY29yZHMSDwoHcmVjb3JkcxgBIAEoAxIgCgRwYXJ0GAIgASgLMhIubWFwcmVkdWNlLnYxLlBhcnQiZgoKVGFza091dHB1dBIqCghzZWdtZW50cxgBIAEoCzIWLm1hcHJlZHVjZS52MS5TZWdtZW50c0gAEiIKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydEgAQggKBm91dHB1dCJOCghTZWdtZW50cxIOCgZvYmplY3QYASABKAkSDAoEc2l6ZRgCIAEoAxIUCgxpbmRleF9vZmZzZXQYAyABKAMSDgoGZGlnZXN0GAQgASgJIkQKBFBhcnQSEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEc2l6ZRgDIAEoAxINCgV0b2tlbhgEIAEoCSLUAQoJVGFza1N0YXRzEhIKCnJlY29yZHNfaW4YASABKAMSEAoIYnl0ZXNfaW4YAiABKAMSEwoLcmVjb3Jkc19vdXQYAyABKAMSEQoJYnl0ZXNfb3V0GAQgASgDEg8KB3dhbGxfbXMYBSABKAMSNwoIY291bnRlcnMYBiADKAsyJS5tYXByZWR1Y2UudjEuVGFza1N0YXRzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBImEKBkZhaWxlZBIPCgdhdHRlbXB0GAEgASgJEg0KBWNsYXNzGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEAoIbG9nX3RhaWwYBCABKAkSFAoMbG9zdF9vdXRwdXRzGAUgAygJIgkKB0dvb2RieWUiQAoHV2VsY29tZRINCgVlcG9jaBgBIAEoAxIUCgxoZWFydGJlYXRfbXMYAiABKAUSEAoIbGVhc2VfbXMYAyABKAUiFgoHUmVuZXdlZBILCgNzZXEYASABKAMilgEKBUdyYW50Eg8KB2F0dGVtcHQYASABKAkSIgoDam9iGAIgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISJAoDbWFwGAMgASgLMhUubWFwcmVkdWNlLnYxLk1hcFRhc2tIABIqCgZyZWR1Y2UYBCABKAsyGC5tYXByZWR1Y2UudjEuUmVkdWNlVGFza0gAQgYKBHRhc2sipQMKB1Rhc2tKb2ISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgASgJEg0KBWZpbGVzGAQgAygJEisKA2VudhgFIAMoCzIeLm1hcHJlZHVjZS52MS5UYXNrSm9iLkVudkVudHJ5Ei0KBGNvbmYYBiADKAsyHy5tYXByZWR1Y2UudjEuVGFza0pvYi5Db25mRW50cnkSDAoEbWFwcxgHIAEoBRIPCgdyZWR1Y2VzGAggASgFEg4KBm91dHB1dBgJIAEoCRIzCgdzY3JpcHRzGAogAygLMiIubWFwcmVkdWNlLnYxLlRhc2tKb2IuU2NyaXB0c0VudHJ5EhcKD2JhZF9yZWNvcmRzX21heBgLIAEoBRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFNjcmlwdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKB01hcFRhc2sSKAoGcmFuZ2VzGAEgAygLMhgubWFwcmVkdWNlLnYxLklucHV0UmFuZ2USDgoGbmFycm93GAIgASgIImgKCklucHV0UmFuZ2USEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEZXRhZxgDIAEoCRINCgVzdGFydBgEIAEoAxIOCgZsZW5ndGgYBSABKAMSDAoEc2l6ZRgGIAEoAyJICgpSZWR1Y2VUYXNrEhEKCXBhcnRpdGlvbhgBIAEoBRInCgdzb3VyY2VzGAIgAygLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzIikKBlJldm9rZRIPCgdhdHRlbXB0GAEgASgJEg4KBnJlYXNvbhgCIAEoCSInCgdTZXR0bGVkEg8KB2F0dGVtcHQYASABKAkSCwoDd29uGAIgASgIIgcKBURyYWluMlsKDVdvcmtlclNlcnZpY2USSgoHU2Vzc2lvbhIcLm1hcHJlZHVjZS52MS5TZXNzaW9uUmVxdWVzdBodLm1hcHJlZHVjZS52MS5TZXNzaW9uUmVzcG9uc2UoATABYgZwcm90bzM");
+  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIlkKD0F0dGVtcHRQcm9ncmVzcxIPCgdhdHRlbXB0GAEgASgJEhAKCGJ5dGVzX2luGAIgASgDEhMKC2J5dGVzX3RvdGFsGAMgASgDEg4KBnN0YXR1cxgEIAEoCSKVAQoJQ29tcGxldGVkEg8KB2F0dGVtcHQYASABKAkSKAoGb3V0cHV0GAIgASgLMhgubWFwcmVkdWNlLnYxLlRhc2tPdXRwdXQSJgoFc3RhdHMYAyABKAsyFy5tYXByZWR1Y2UudjEuVGFza1N0YXRzEiUKA2JhZBgEIAEoCzIYLm1hcHJlZHVjZS52MS5CYWRSZWNvcmRzIj8KCkJhZFJlY29yZHMSDwoHcmVjb3JkcxgBIAEoAxIgCgRwYXJ0GAIgASgLMhIubWFwcmVkdWNlLnYxLlBhcnQiZgoKVGFza091dHB1dBIqCghzZWdtZW50cxgBIAEoCzIWLm1hcHJlZHVjZS52MS5TZWdtZW50c0gAEiIKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydEgAQggKBm91dHB1dCJOCghTZWdtZW50cxIOCgZvYmplY3QYASABKAkSDAoEc2l6ZRgCIAEoAxIUCgxpbmRleF9vZmZzZXQYAyABKAMSDgoGZGlnZXN0GAQgASgJIkQKBFBhcnQSEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEc2l6ZRgDIAEoAxINCgV0b2tlbhgEIAEoCSLUAQoJVGFza1N0YXRzEhIKCnJlY29yZHNfaW4YASABKAMSEAoIYnl0ZXNfaW4YAiABKAMSEwoLcmVjb3Jkc19vdXQYAyABKAMSEQoJYnl0ZXNfb3V0GAQgASgDEg8KB3dhbGxfbXMYBSABKAMSNwoIY291bnRlcnMYBiADKAsyJS5tYXByZWR1Y2UudjEuVGFza1N0YXRzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBImEKBkZhaWxlZBIPCgdhdHRlbXB0GAEgASgJEg0KBWNsYXNzGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEAoIbG9nX3RhaWwYBCABKAkSFAoMbG9zdF9vdXRwdXRzGAUgAygJIgkKB0dvb2RieWUiQAoHV2VsY29tZRINCgVlcG9jaBgBIAEoAxIUCgxoZWFydGJlYXRfbXMYAiABKAUSEAoIbGVhc2VfbXMYAyABKAUiFgoHUmVuZXdlZBILCgNzZXEYASABKAMilgEKBUdyYW50Eg8KB2F0dGVtcHQYASABKAkSIgoDam9iGAIgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISJAoDbWFwGAMgASgLMhUubWFwcmVkdWNlLnYxLk1hcFRhc2tIABIqCgZyZWR1Y2UYBCABKAsyGC5tYXByZWR1Y2UudjEuUmVkdWNlVGFza0gAQgYKBHRhc2si+AMKB1Rhc2tKb2ISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgASgJEg0KBWZpbGVzGAQgAygJEisKA2VudhgFIAMoCzIeLm1hcHJlZHVjZS52MS5UYXNrSm9iLkVudkVudHJ5Ei0KBGNvbmYYBiADKAsyHy5tYXByZWR1Y2UudjEuVGFza0pvYi5Db25mRW50cnkSDAoEbWFwcxgHIAEoBRIPCgdyZWR1Y2VzGAggASgFEg4KBm91dHB1dBgJIAEoCRIzCgdzY3JpcHRzGAogAygLMiIubWFwcmVkdWNlLnYxLlRhc2tKb2IuU2NyaXB0c0VudHJ5EhcKD2JhZF9yZWNvcmRzX21heBgLIAEoBRIQCghjb21iaW5lchgMIAEoCRITCgtwYXJ0aXRpb25lchgNIAEoCRIVCg1vdXRwdXRfZm9ybWF0GA4gASgJEhMKC3NvcnRfdmFsdWVzGA8gASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKwoJQ29uZkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU2NyaXB0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQwoHTWFwVGFzaxIoCgZyYW5nZXMYASADKAsyGC5tYXByZWR1Y2UudjEuSW5wdXRSYW5nZRIOCgZuYXJyb3cYAiABKAgiaAoKSW5wdXRSYW5nZRIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRldGFnGAMgASgJEg0KBXN0YXJ0GAQgASgDEg4KBmxlbmd0aBgFIAEoAxIMCgRzaXplGAYgASgDIm8KClJlZHVjZVRhc2sSEQoJcGFydGl0aW9uGAEgASgFEicKB3NvdXJjZXMYAiADKAsyFi5tYXByZWR1Y2UudjEuU2VnbWVudHMSJQoEa2V5cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5LZXlCb3VuZHMiPwoJS2V5Qm91bmRzEhEKBGZyb20YASABKAxIAIgBARIPCgJ0bxgCIAEoDEgBiAEBQgcKBV9mcm9tQgUKA190byIpCgZSZXZva2USDwoHYXR0ZW1wdBgBIAEoCRIOCgZyZWFzb24YAiABKAkiJwoHU2V0dGxlZBIPCgdhdHRlbXB0GAEgASgJEgsKA3dvbhgCIAEoCCIHCgVEcmFpbjJbCg1Xb3JrZXJTZXJ2aWNlEkoKB1Nlc3Npb24SHC5tYXByZWR1Y2UudjEuU2Vzc2lvblJlcXVlc3QaHS5tYXByZWR1Y2UudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message mapreduce.v1.SessionRequest
@@ -642,6 +642,30 @@ export type TaskJob = Message<"mapreduce.v1.TaskJob"> & {
    * @generated from field: int32 bad_records_max = 11;
    */
   badRecordsMax: number;
+
+  /**
+   * "": none.
+   *
+   * @generated from field: string combiner = 12;
+   */
+  combiner: string;
+
+  /**
+   * @generated from field: string partitioner = 13;
+   */
+  partitioner: string;
+
+  /**
+   * @generated from field: string output_format = 14;
+   */
+  outputFormat: string;
+
+  /**
+   * Lines of one key are kept in order too.
+   *
+   * @generated from field: bool sort_values = 15;
+   */
+  sortValues: boolean;
 };
 
 /**
@@ -730,6 +754,13 @@ export type ReduceTask = Message<"mapreduce.v1.ReduceTask"> & {
    * @generated from field: repeated mapreduce.v1.Segments sources = 2;
    */
   sources: Segments[];
+
+  /**
+   * Where keys are spread by range: those of this task.
+   *
+   * @generated from field: mapreduce.v1.KeyBounds keys = 3;
+   */
+  keys?: KeyBounds | undefined;
 };
 
 /**
@@ -738,6 +769,30 @@ export type ReduceTask = Message<"mapreduce.v1.ReduceTask"> & {
  */
 export const ReduceTaskSchema: GenMessage<ReduceTask> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_worker, 20);
+
+/**
+ * KeyBounds: from <= key < to; absent: no bound.
+ *
+ * @generated from message mapreduce.v1.KeyBounds
+ */
+export type KeyBounds = Message<"mapreduce.v1.KeyBounds"> & {
+  /**
+   * @generated from field: optional bytes from = 1;
+   */
+  from?: Uint8Array | undefined;
+
+  /**
+   * @generated from field: optional bytes to = 2;
+   */
+  to?: Uint8Array | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.KeyBounds.
+ * Use `create(KeyBoundsSchema)` to create a new message.
+ */
+export const KeyBoundsSchema: GenMessage<KeyBounds> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_worker, 21);
 
 /**
  * @generated from message mapreduce.v1.Revoke
@@ -759,7 +814,7 @@ export type Revoke = Message<"mapreduce.v1.Revoke"> & {
  * Use `create(RevokeSchema)` to create a new message.
  */
 export const RevokeSchema: GenMessage<Revoke> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 21);
+  messageDesc(file_mapreduce_v1_worker, 22);
 
 /**
  * @generated from message mapreduce.v1.Settled
@@ -783,7 +838,7 @@ export type Settled = Message<"mapreduce.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 22);
+  messageDesc(file_mapreduce_v1_worker, 23);
 
 /**
  * Drain: the leader steps down in good order; keep running, find the next one.
@@ -798,7 +853,7 @@ export type Drain = Message<"mapreduce.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 23);
+  messageDesc(file_mapreduce_v1_worker, 24);
 
 /**
  * WorkerService is the one connection a worker has with the leader.

@@ -1,0 +1,41 @@
+/** Names that need no script: nothing is started for them. */
+const REDUCERS = ["aggregate", "sum", "count", "min", "max", "distinct", "identity"] as const;
+export type Builtin = (typeof REDUCERS)[number];
+
+/** The first word of a command: a blob of dfs-scripts, a program, or a built-in. */
+export function programOf(command: string): string {
+  return command.trim().split(/ +/)[0] ?? "";
+}
+
+/** The built-in reducer that a command names. */
+export function builtinReducer(command: string): Builtin | undefined {
+  return REDUCERS.find((name) => name === command.trim());
+}
+
+/** Whether a command names the one built-in mapper: lines as they are. */
+export function isIdentity(command: string): boolean {
+  return command.trim() === "identity";
+}
+
+/** What is wrong with a command as a combiner, or undefined. */
+export function combinerFault(command: string): string | undefined {
+  return builtinReducer(command) === "count"
+    ? 'a combiner may run any number of times, so "count" cannot be one: print 1 with each key and use "sum"'
+    : undefined;
+}
+
+/**
+ * The combiner of a job. Built-in reducers whose results can be reduced again combine
+ * without being asked to, as Hadoop's `aggregate` does.
+ */
+export function combinerOf(combiner: string, reducer: string): string {
+  if (combiner !== "") return isIdentity(combiner) ? "" : combiner;
+  const builtin = builtinReducer(reducer);
+  return builtin === undefined || builtin === "count" || builtin === "identity" ? "" : builtin;
+}
+
+/** Whether a command wants the values of a key in order, so that equal ones stand together. */
+export function wantsValuesInOrder(command: string): boolean {
+  const builtin = builtinReducer(command);
+  return builtin === "distinct" || builtin === "aggregate";
+}

@@ -1,0 +1,373 @@
+import { z } from "zod";
+import { builtinReducer, combinerFault, isIdentity, programOf } from "./builtins.ts";
+import { contractOf, currentName, optionFault, partitionerKind } from "./contract.ts";
+import { MrError, type Violation } from "./errors.ts";
+import { isJobId } from "./ids.ts";
+import { inputFault } from "./input_pattern.ts";
+import { LIMIT } from "./limits.ts";
+import { blobNameFault, parseLocation } from "./names.ts";
+
+/** One map and reduce over an input: what every step of a job says. */
+export type StepSpec = z.output<typeof stepSchema>;
+
+/** A checked request. With `steps`, those say what runs, and its own step fields are empty. */
+export interface JobSpec extends StepSpec {
+  /** CONTAINER, CONTAINER/PREFIX or patterns, at least one. */
+  data: string[];
+  phase: "" | "map" | "reduce";
+  name: string;
+  output: string;
+  from: string;
+  priority: number;
+  max_attempts: number;
+  steps: StepSpec[];
+}
+
+interface Refinement {
+  addIssue(issue: { code: "custom"; message: string; path?: string[] }): void;
+}
+
+const checked =
+  (fault: (text: string) => string | undefined) => (text: string, ctx: Refinement) => {
+    const message = fault(text);
+    if (message !== undefined) ctx.addIssue({ code: "custom", message });
+  };
+
+function refuse(ctx: Refinement, message: string, ...path: string[]): void {
+  ctx.addIssue({ code: "custom", message, path });
+}
+
+const location = z.string().superRefine(
+  checked((text) => {
+    const parsed = parseLocation(text);
+    return typeof parsed === "string" ? parsed : undefined;
+  }),
+);
+
+const input = z.string().superRefine(checked(inputFault));
+const inputs = z
+  .union([z.array(input).min(1, "name a container").max(LIMIT.inputs), input], {
+    error: "expected string, or a list of strings",
+  })
+  .transform((data) => (Array.isArray(data) ? data : [data]));
+
+const commandText = z.string().max(4096).superRefine(checked(commandFault));
+
+/** A blob of dfs-scripts, a built-in, or the absolute path of a program of the workers. */
+function commandFault(text: string): string | undefined {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  if (/[\u0000-\u001f]/.test(text)) return "control characters are not allowed";
+  const program = programOf(text);
+  if (program === "") return "name a script of dfs-scripts";
+  return blobNameFault(program.startsWith("/") ? program.slice(1) : program);
+}
+
+/** A blob of dfs-scripts, as NAME or NAME#LINK, and what it is called where scripts run. */
+export function fileOf(entry: string): { name: string; link: string } {
+  const hash = entry.lastIndexOf("#");
+  if (hash < 0) return { name: entry, link: baseName(entry) };
+  return { name: entry.slice(0, hash), link: entry.slice(hash + 1) };
+}
+
+function fileFault(entry: string): string | undefined {
+  const { name, link } = fileOf(entry);
+  if (link.includes("/")) return "what follows # is a name without slashes";
+  return blobNameFault(name) ?? blobNameFault(link);
+}
+
+const envName = /^[A-Za-z_][A-Za-z0-9_.]*$/;
+const count = (max: number) => {
+  const error = `a whole number from 0 to ${max} is expected`;
+  return z.int({ error }).min(0, { error }).max(max, { error });
+};
+
+function checkEnv(env: Record<string, string>, ctx: Refinement): void {
+  let bytes = 0;
+  for (const [name, value] of Object.entries(env)) {
+    bytes += name.length + value.length;
+    if (!envName.test(name)) refuse(ctx, "not a name of an environment variable", name);
+    else if (value.includes("\0")) refuse(ctx, "a value has no NUL", name);
+  }
+  if (bytes > LIMIT.envBytes) refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
+}
+
+type Conf = Record<string, string | number | boolean>;
+
+function checkConf(conf: Conf, ctx: Refinement): void {
+  for (const [name, value] of Object.entries(conf)) {
+    const fault = optionFault(name, String(value));
+    if (fault !== undefined) refuse(ctx, fault, name);
+  }
+}
+
+const stepFields = {
+  mapper: commandText,
+  reducer: commandText.optional(),
+  combiner: commandText.superRefine(checked(combinerFault)).optional(),
+  partitioner: z
+    .string()
+    .refine(
+      (name) => partitionerKind(name) !== undefined,
+      '"hash", "KeyFieldBasedPartitioner" or "range" is expected',
+    )
+    .default(""),
+  output_format: z
+    .enum(["", "lines", "hadoop"], { error: '"lines" or "hadoop" is expected' })
+    .default(""),
+  m_num: count(LIMIT.maps).default(0),
+  r_num: count(LIMIT.reduces).optional(),
+  env: z.record(z.string(), z.string()).superRefine(checkEnv).default({}),
+  conf: z
+    .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
+    .superRefine(checkConf)
+    .transform((conf) =>
+      Object.fromEntries(Object.entries(conf).map(([k, v]) => [currentName(k), String(v)])),
+    )
+    .default({}),
+  /** Seconds of silence after which a task is ended and tried again; 0: never. */
+  task_timeout: z.number().min(0).max(1e9).optional(),
+  files: z
+    .array(z.string().superRefine(checked(fileFault)))
+    .max(100)
+    .default([]),
+  max_bad_records: count(LIMIT.badRecords).default(0),
+};
+
+const jobFields = {
+  data: inputs,
+  name: z
+    .string()
+    .max(200)
+    .refine((text) => !/\p{Cc}/u.test(text), "control characters are not allowed")
+    .default(""),
+  output: location.optional(),
+  from: z.string().refine(isJobId, "the id of a job is expected").optional(),
+  priority: z.int().min(-100).max(100).default(0),
+  max_attempts: z.int().min(1).max(100).default(4),
+};
+
+interface StepFields {
+  mapper: string;
+  reducer?: string | undefined;
+  combiner?: string | undefined;
+  conf: Record<string, string>;
+  files: string[];
+  m_num: number;
+  r_num?: number | undefined;
+  task_timeout?: number | undefined;
+}
+
+function checkStep(step: StepFields, ctx: Refinement): void {
+  checkWorkingFolder(step, ctx);
+  const reduces = reducesOf(step);
+  const inRange = step.m_num <= LIMIT.maps && reduces <= LIMIT.reduces;
+  if (inRange && step.m_num * reduces > LIMIT.mapsTimesReduces)
+    refuse(ctx, `m_num x r_num is at most ${LIMIT.mapsTimesReduces}`, "m_num");
+}
+
+function reducesOf({ r_num, reducer }: StepFields): number {
+  return r_num ?? (reducer === undefined ? 0 : 1);
+}
+
+/** Whatever lies in a script's working directory has a name of its own there. */
+function checkWorkingFolder({ mapper, reducer, combiner, files }: StepFields, ctx: Refinement) {
+  const places = files.map(fileOf);
+  if (new Set(places.map(({ link }) => link)).size < places.length)
+    refuse(ctx, "two files would have the same name in the working directory", "files");
+  const scripts = [mapper, reducer ?? "", combiner ?? ""].map(programOf).filter(isBlob);
+  for (const script of scripts) {
+    const twin = places.find(({ name, link }) => name !== script && link === baseName(script));
+    if (twin !== undefined)
+      refuse(ctx, `${twin.name} would overwrite the script ${script}`, "files");
+  }
+  const combines = programOf(combiner ?? "");
+  for (const script of isBlob(combines) ? scripts : [])
+    if (script !== combines && baseName(script) === baseName(combines))
+      refuse(
+        ctx,
+        `${combines} and ${script} have the same name in the working directory`,
+        "combiner",
+      );
+}
+
+/** Whether a program is a blob of dfs-scripts, and not a built-in or a path. */
+export function isBlob(program: string): boolean {
+  return (
+    program !== "" &&
+    !program.startsWith("/") &&
+    builtinReducer(program) === undefined &&
+    !isIdentity(program)
+  );
+}
+
+function finishedStep<T extends StepFields>(step: T) {
+  const { task_timeout, ...rest } = step;
+  const timeout =
+    task_timeout === undefined
+      ? {}
+      : { "mapreduce.task.timeout": String(Math.round(task_timeout * 1_000)) };
+  return {
+    ...rest,
+    conf: { ...rest.conf, ...timeout },
+    reducer: step.reducer ?? "",
+    combiner: step.combiner ?? "",
+    r_num: reducesOf(step),
+  };
+}
+
+const stepSchema = z
+  .strictObject(stepFields)
+  .superRefine((step, ctx) => {
+    checkStep(step, ctx);
+    if (reducesOf(step) > 0 && step.reducer === undefined)
+      refuse(ctx, "a reducer is needed when r_num is not 0", "reducer");
+  })
+  .transform(finishedStep);
+
+/** A job of one map and reduce, or one phase of them. */
+const singleSchema = z
+  .strictObject({
+    ...stepFields,
+    ...jobFields,
+    phase: z.enum(["map", "reduce"], { error: '"map" or "reduce" is expected' }).optional(),
+  })
+  .superRefine((request, ctx) => {
+    checkStep(request, ctx);
+    const { phase, reducer, r_num } = request;
+    if (phase === undefined && reducesOf(request) > 0 && reducer === undefined)
+      refuse(ctx, "a reducer is needed when r_num is not 0", "reducer");
+    if (phase === "reduce" && reducer === undefined)
+      refuse(ctx, "the reduce phase needs a reducer", "reducer");
+    if (phase !== undefined && r_num === 0)
+      refuse(ctx, `the ${phase} phase needs an r_num of at least 1`, "r_num");
+    if (phase !== "reduce" && request.from !== undefined)
+      refuse(
+        ctx,
+        'only a request with "phase": "reduce", or with steps, goes on from another job',
+        "from",
+      );
+    if (phase === "map" && request.output !== undefined)
+      refuse(ctx, "a map phase leaves its output in dfs-intermediate", "output");
+  })
+  .transform((request): JobSpec => {
+    const step = finishedStep(request);
+    const reduces = request.phase === undefined ? step.r_num : (request.r_num ?? 1);
+    return { ...step, ...finishedJob(request), r_num: reduces, steps: [] };
+  });
+
+function finishedJob(request: {
+  output?: string | undefined;
+  from?: string | undefined;
+  phase?: "map" | "reduce" | undefined;
+}) {
+  return {
+    phase: request.phase ?? ("" as const),
+    output: (request.output ?? "").replace(/\/$/, ""),
+    from: request.from ?? "",
+  };
+}
+
+const { env, conf, files } = stepFields;
+
+/** A job of several steps. What it says of env, conf and files holds for each of them. */
+const stepsSchema = z
+  .strictObject({
+    ...jobFields,
+    env,
+    conf,
+    files,
+    steps: z
+      .array(z.unknown())
+      .min(1, "at least one step is expected")
+      .max(LIMIT.steps, `at most ${LIMIT.steps} steps`),
+  })
+  .transform((request, ctx): JobSpec => {
+    const steps = request.steps.flatMap((given, index): StepSpec[] => {
+      const parsed = stepSchema.safeParse(inherited(request, given), { reportInput: true });
+      if (parsed.success) return [parsed.data];
+      for (const issue of parsed.error.issues)
+        ctx.issues.push({ ...issue, path: ["steps", index, ...issue.path] } as never);
+      return [];
+    });
+    return { ...NO_STEP, ...request, ...finishedJob(request), steps };
+  });
+
+const NO_STEP: StepSpec = {
+  mapper: "",
+  reducer: "",
+  combiner: "",
+  partitioner: "",
+  output_format: "",
+  m_num: 0,
+  r_num: 0,
+  env: {},
+  conf: {},
+  files: [],
+  max_bad_records: 0,
+};
+
+type Shared = Pick<StepSpec, "env" | "conf" | "files">;
+
+/** A step's own words come before those of the job. */
+function inherited(job: Shared, given: unknown): unknown {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) return given;
+  const step = given as { env?: object; conf?: object; files?: unknown[] };
+  return {
+    ...step,
+    env: isPlain(step.env) ? { ...job.env, ...step.env } : step.env,
+    conf: isPlain(step.conf) ? { ...job.conf, ...step.conf } : step.conf,
+    files: Array.isArray(step.files ?? []) ? [...job.files, ...(step.files ?? [])] : step.files,
+  };
+}
+
+function isPlain(value: unknown): boolean {
+  return (
+    value === undefined || (typeof value === "object" && value !== null && !Array.isArray(value))
+  );
+}
+
+/** The last segment of a blob name: how a shipped file is called in the working directory. */
+export function baseName(name: string): string {
+  return name.slice(name.lastIndexOf("/") + 1);
+}
+
+/**
+ * Validates a request from outside: POST /request, and the same fields of JobService.Submit.
+ * @throws MrError `invalid` with every offending field.
+ */
+export function parseJobRequest(value: unknown): JobSpec {
+  const steps = typeof value === "object" && value !== null && "steps" in value;
+  const parsed = (steps ? stepsSchema : singleSchema).safeParse(value, { reportInput: true });
+  if (parsed.success) return parsed.data;
+  const violations = parsed.error.issues.flatMap(violationsOf);
+  throw new MrError("invalid", "the request is not valid", { violations });
+}
+
+function violationsOf(issue: z.core.$ZodIssue): Violation[] {
+  const field = issue.path.join(".");
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => ({
+      field: field === "" ? key : `${field}.${key}`,
+      message: "unknown field",
+    }));
+  if (issue.code === "invalid_type" && issue.input === undefined && field !== "")
+    return [{ field, message: "the field is missing" }];
+  if (issue.code === "invalid_union" && issue.input === undefined)
+    return [{ field, message: "the field is missing" }];
+  if (issue.code === "invalid_union") {
+    const inner = issue.errors.find((errors) => errors.some(({ code }) => code === "custom"));
+    return inner === undefined
+      ? [{ field, message: issue.message }]
+      : inner.map(({ path, message }) => ({ field: [...issue.path, ...path].join("."), message }));
+  }
+  return [{ field, message: issue.message }];
+}
+
+/**
+ * What the map side of a step must have in common with a reduce side that reads its
+ * output: how pairs are cut, ordered and spread.
+ */
+export function shuffleOf(spec: JobSpec): string {
+  const { mapOutput, reduceInput, partitioner, comparator, fieldSeparator } = contractOf(spec);
+  return JSON.stringify([mapOutput, reduceInput, partitioner, comparator, fieldSeparator]);
+}

@@ -1,0 +1,161 @@
+import { crc32 } from "node:zlib";
+import { MrError } from "../model/errors.ts";
+import type { LineOrder } from "./key_order.ts";
+import type { RecordSink } from "./record_sink.ts";
+
+/**
+ * The index of a run that is one sorted segment, to be cut by ranges of keys when all
+ * maps are done: where each block begins, and its first key.
+ *
+ *   entry   u64 offset | u16 key bytes (65535: not known) | key
+ *   index   entries | u64 where the last block ends | u32 crc32 of all that
+ */
+const UNKNOWN = 0xffff;
+/** Longer keys are cut here: their beginning sorts before them, and that is enough. */
+export const INDEX_KEY_BYTES = 256;
+
+export interface KeyIndexEntry {
+  offset: number;
+  /** A lower bound of the block's keys; undefined: none is known. */
+  key: Buffer | undefined;
+}
+
+export interface KeyIndex {
+  blocks: KeyIndexEntry[];
+  end: number;
+}
+
+/** A half-open range of keys; undefined: no bound. */
+export interface KeyRange {
+  from: Buffer | undefined;
+  to: Buffer | undefined;
+}
+
+export class KeyIndexWriter {
+  /** Blocks are as small as this, so that ranges need not read much beyond their borders. */
+  readonly blockBytes: number;
+  private readonly cuttable: boolean;
+  private readonly entries: Buffer[] = [];
+
+  constructor(blockBytes: number, order: Pick<LineOrder, "byBytes">) {
+    this.blockBytes = blockBytes;
+    this.cuttable = order.byBytes;
+  }
+
+  beginBlock(offset: number, from: Uint8Array, start: number, keyBytes: number): void {
+    const isKnown = keyBytes <= INDEX_KEY_BYTES || this.cuttable;
+    const length = isKnown ? Math.min(keyBytes, INDEX_KEY_BYTES) : 0;
+    const entry = Buffer.alloc(10 + length);
+    entry.writeBigUInt64LE(BigInt(offset), 0);
+    entry.writeUInt16LE(isKnown ? length : UNKNOWN, 8);
+    entry.set(from.subarray(start, start + length), 10);
+    this.entries.push(entry);
+  }
+
+  end(offset: number): Buffer {
+    const end = Buffer.alloc(8);
+    end.writeBigUInt64LE(BigInt(offset));
+    const bytes = Buffer.concat([...this.entries, end]);
+    const sum = Buffer.alloc(4);
+    sum.writeUInt32LE(crc32(bytes));
+    return Buffer.concat([bytes, sum]);
+  }
+}
+
+/** @throws MrError `corrupt` unless it is whole. */
+export function parseKeyIndex(bytes: Buffer): KeyIndex {
+  const body = bytes.subarray(0, Math.max(0, bytes.length - 4));
+  if (bytes.length < 12 || crc32(body) !== bytes.readUInt32LE(body.length))
+    throw new MrError("corrupt", "the key index of a map output is damaged");
+  const blocks: KeyIndexEntry[] = [];
+  let at = 0;
+  while (at < body.length - 8) {
+    const length = body.readUInt16LE(at + 8);
+    const stop = at + 10 + (length === UNKNOWN ? 0 : length);
+    const key = length === UNKNOWN ? undefined : body.subarray(at + 10, stop);
+    blocks.push({ offset: Number(body.readBigUInt64LE(at)), key });
+    at = stop;
+  }
+  return { blocks, end: Number(body.readBigUInt64LE(at)) };
+}
+
+/** The bytes of the blocks that may hold keys of the range. */
+export function bytesOfRange(
+  { blocks, end }: KeyIndex,
+  { from, to }: KeyRange,
+  order: LineOrder,
+): { offset: number; bytes: number } {
+  // All keys of a block come before, or are, the first one of the next.
+  let first = 0;
+  if (from !== undefined)
+    blocks.forEach(({ key }, i) => {
+      if (key !== undefined && before(order, key, from)) first = i;
+    });
+  let last = blocks.length;
+  if (to !== undefined) {
+    const beyond = blocks.findIndex(({ key }) => key !== undefined && !before(order, key, to));
+    if (beyond >= 0) last = beyond;
+  }
+  if (first >= last) return { offset: 0, bytes: 0 };
+  const offset = blocks[first]?.offset ?? 0;
+  return { offset, bytes: (blocks[last]?.offset ?? end) - offset };
+}
+
+/** Passes on what lies in the range. */
+export function withinRange(range: KeyRange, order: LineOrder, sink: RecordSink): RecordSink {
+  const { from, to } = range;
+  return {
+    add(count, keyBytes, bytes, start, end) {
+      const line = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+      const compare = (key: Buffer) =>
+        order.compareKeys(line, start, start + keyBytes, key, 0, key.length);
+      if (from !== undefined && compare(from) < 0) return false;
+      if (to !== undefined && compare(to) >= 0) return false;
+      return sink.add(count, keyBytes, bytes, start, end);
+    },
+    flush: () => sink.flush(),
+  };
+}
+
+/** What one map output tells of the spread of keys. */
+export interface KeySample {
+  key: Buffer;
+  /** Bytes of the blocks that it stands for. */
+  bytes: number;
+}
+
+/** Samples of about as many blocks as asked for, evenly spread. */
+export function samplesOf({ blocks, end }: KeyIndex, samplesMax: number): KeySample[] {
+  const stride = Math.max(1, Math.ceil(blocks.length / samplesMax));
+  const samples: KeySample[] = [];
+  for (let i = 0; i < blocks.length; i += stride) {
+    const { offset, key } = blocks[i] as KeyIndexEntry;
+    const next = blocks[i + stride]?.offset ?? end;
+    // A copy: the whole index need not stay for it.
+    if (key !== undefined) samples.push({ key: Buffer.from(key), bytes: next - offset });
+  }
+  return samples;
+}
+
+/** The keys at which `partitions` ranges of about equal bytes begin, without the first. */
+export function cutRanges(samples: KeySample[], partitions: number, order: LineOrder): Buffer[] {
+  const sorted = samples.toSorted((a, b) =>
+    order.compareKeys(a.key, 0, a.key.length, b.key, 0, b.key.length),
+  );
+  const total = sorted.reduce((sum, { bytes }) => sum + bytes, 0);
+  const cuts: Buffer[] = [];
+  let before = 0;
+  for (const { key, bytes } of sorted) {
+    // A key that fills several ranges has them all: the others are empty.
+    while (cuts.length + 1 < partitions && before >= (total * (cuts.length + 1)) / partitions)
+      cuts.push(key);
+    before += bytes;
+  }
+  const last = sorted.at(-1)?.key ?? Buffer.alloc(0);
+  while (cuts.length + 1 < partitions) cuts.push(last);
+  return cuts;
+}
+
+function before(order: LineOrder, a: Buffer, b: Buffer): boolean {
+  return order.compareKeys(a, 0, a.length, b, 0, b.length) < 0;
+}
