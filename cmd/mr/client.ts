@@ -30,7 +30,8 @@ export interface JobJson {
   name: string;
   mapper: string;
   reducer: string;
-  data: string;
+  combiner?: string;
+  data: string | string[];
   phase?: string;
   map: PhaseJson;
   shuffle: { bytes_done: number; bytes_total: number };

@@ -118,7 +118,7 @@ export const downloadCommand: Command = {
 };
 
 /** Under another name until it is whole. */
-async function downloadOne(client: Client, container: string, name: string, path: string) {
+export async function downloadOne(client: Client, container: string, name: string, path: string) {
   await mkdir(dirname(path), { recursive: true });
   const partial = `${path}.partial`;
   try {
@@ -160,17 +160,28 @@ export const logsCommand: Command = {
     const client = Client.from(args);
     const [job = "", task = "", attempt = ""] = args.positionals;
     await client.json<JobJson>(`/jobs/${encodeURIComponent(job)}`);
-    const prefix = [job, task, attempt].filter((part) => part !== "").join("/");
-    const objects = await client.list("dfs-logs", prefix).catch(() => []);
-    const logs = objects.filter(({ name }) => name.endsWith(".log"));
-    if (logs.length === 0) process.stderr.write("no logs: nothing was written to stderr\n");
-    for (const { name } of logs) {
-      const text = await (await client.fetch(storagePath("dfs-logs", name))).text();
-      process.stdout.write(`== ${name.slice(job.length + 1, -4)} ==\n${printable(text)}`);
-    }
+    const which = [task, attempt].filter((part) => part !== "").join("/");
+    const count = await printLogs(client, job, process.stdout, which);
+    if (count === 0) process.stderr.write("no logs: nothing was written to stderr\n");
     return 0;
   },
 };
+
+/** @param which the beginning of a task's or attempt's name. @returns how many there were. */
+export async function printLogs(
+  client: Client,
+  job: string,
+  out: NodeJS.WritableStream,
+  which = "",
+) {
+  const objects = await client.list("dfs-logs", `${job}/${which}`).catch(() => []);
+  const logs = objects.filter(({ name }) => name.endsWith(".log"));
+  for (const { name } of logs) {
+    const text = await (await client.fetch(storagePath("dfs-logs", name))).text();
+    out.write(`== ${name.slice(job.length + 1, -4)} ==\n${printable(text)}`);
+  }
+  return logs.length;
+}
 
 async function finished(client: Client, id: string): Promise<JobJson> {
   const job = await client.json<JobJson>(`/jobs/${id}`);

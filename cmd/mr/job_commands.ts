@@ -1,106 +1,25 @@
-import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
-import { basename } from "node:path";
 import { Client, isFinal, type JobJson } from "./client.ts";
 import { bytes, duration, printable, table } from "./format.ts";
-import { type Args, type Command, JSON_FLAG, pairs, SERVER_FLAG, UsageError } from "./options.ts";
+import { type Args, type Command, JSON_FLAG, SERVER_FLAG } from "./options.ts";
 import { ProgressView } from "./progress.ts";
 
 const EXIT: Record<string, number> = { succeeded: 0, failed: 1, cancelled: 3 };
 const INTERRUPTED = 130;
 
-export const runCommand: Command = {
-  name: "run",
-  usage: "--mapper SCRIPT [--reducer SCRIPT] --data CONTAINER[/PREFIX] [options]",
-  summary:
-    "Runs a job and waits for its end; the exit code is the job's (0 succeeded, 1 failed, 3 cancelled).\n" +
-    "SCRIPT is a blob of dfs-scripts; a path that begins with ./, ../ or / is uploaded there first,\n" +
-    "under a name of its content.",
-  flags: {
-    mapper: { value: "SCRIPT", help: "reads lines, prints key TAB value" },
-    reducer: { value: "SCRIPT", help: "reads sorted pairs, prints the result" },
-    data: { value: "LOCATION", help: "the input: a container or container/prefix" },
-    maps: { value: "N", help: "map tasks (default: by the size of the input)" },
-    reduces: { value: "N", help: "reduce tasks = parts of the result (default 1; 0: map-only)" },
-    phase: { value: "PHASE", help: "only map or only reduce" },
-    from: { value: "JOB", help: "the map phase that a reduce phase reads" },
-    name: { value: "TEXT", help: "a name for people" },
-    output: { value: "LOCATION", help: "where the parts go (default dfs-dest/JOB)" },
-    file: {
-      value: "FILE",
-      multiple: true,
-      help: "a further blob or ./path for the scripts' folder",
-    },
-    env: { value: "NAME=VALUE", multiple: true, help: "for the scripts' environment" },
-    conf: { value: "NAME=VALUE", multiple: true, help: "a job option by Hadoop's name" },
-    priority: { value: "N", help: "-100 to 100 (write --priority=-5); the higher goes first" },
-    "max-attempts": { value: "N", help: "tries per task (default 4)" },
-    "max-bad-records": {
-      value: "N",
-      help: "input records that may be set aside because the mapper fails on them",
-    },
-    show: { value: "N", help: "lines of the result to print (default 10; 0: none)" },
-    detach: { help: "do not wait; print the job's id" },
-    ...JSON_FLAG,
-    ...SERVER_FLAG,
-  },
-  positionals: [0, 0],
-  run: runJob,
-};
-
-async function runJob(args: Args): Promise<number> {
-  const client = Client.from(args);
-  for (const needed of ["mapper", "data"])
-    if (args.text(needed) === undefined) throw new UsageError(`--${needed} is missing`);
-  const request = {
-    mapper: await placed(client, args.text("mapper")),
-    reducer: await placed(client, args.text("reducer")),
-    data: args.text("data"),
-    m_num: args.whole("maps", 0),
-    r_num: args.whole("reduces", 0),
-    phase: args.text("phase"),
-    from: args.text("from"),
-    name: args.text("name"),
-    output: args.text("output"),
-    files: await Promise.all(args.list("file").map((file) => placed(client, file))),
-    env: pairs("env", args.list("env")),
-    conf: pairs("conf", args.list("conf")),
-    priority: args.whole("priority", -100),
-    max_attempts: args.whole("max-attempts", 1),
-    max_bad_records: args.whole("max-bad-records", 0),
-  };
-  if (!args.has("detach")) return follow(client, args, (signal) => client.run(request, signal));
-  const job = await client.json<JobJson>("/request", {
-    method: "POST",
-    headers: { prefer: "respond-async", "content-type": "application/json" },
-    body: JSON.stringify(request),
-  });
-  process.stdout.write(args.has("json") ? `${JSON.stringify(job)}\n` : `${job.id}\n`);
-  return 0;
-}
-
-/** Uploads a script given as a path; returns its name in dfs-scripts. */
-async function placed(client: Client, script: string | undefined): Promise<string | undefined> {
-  if (script === undefined || !/^\.{0,2}\//.test(script)) return script;
-  const [path = "", ...args] = script.split(" ");
-  if (!statSync(path, { throwIfNoEntry: false })?.isFile())
-    throw new UsageError(`${path}: no such file (a script's name has no spaces)`);
-  // Under a name of its content: two scripts called alike never take each other's place.
-  const digest = createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 12);
-  const name = `${digest}/${basename(path)}`;
-  await client.upload(path, "dfs-scripts", name);
-  return [name, ...args].join(" ");
-}
-
-/** Shows a job's progress to its end, then its result. */
+/**
+ * Shows a job's progress to its end, then its result.
+ * @param left what to say to somebody who does not wait.
+ */
 export async function follow(
   client: Client,
   args: Args,
   open: (signal: AbortSignal) => AsyncIterable<JobJson>,
+  left = (id: string) => `the job goes on: mr watch ${id}, or mr cancel ${id}`,
 ): Promise<number> {
   const interrupted = new AbortController();
   const interrupt = () => interrupted.abort();
   process.once("SIGINT", interrupt);
+  process.once("SIGTERM", interrupt);
   const view = new ProgressView(process.stderr);
   let last: JobJson | undefined;
   try {
@@ -111,10 +30,11 @@ export async function follow(
   } catch (error) {
     if (!interrupted.signal.aborted) throw error;
     const id = last?.id ?? "";
-    process.stderr.write(`\nthe job goes on: mr watch ${id}, or mr cancel ${id}\n`);
+    process.stderr.write(`\n${left(id)}\n`);
     return INTERRUPTED;
   } finally {
     process.removeListener("SIGINT", interrupt);
+    process.removeListener("SIGTERM", interrupt);
   }
   if (last === undefined) return 1;
   if (args.has("json")) process.stdout.write(`${JSON.stringify(last)}\n`);
@@ -250,8 +170,8 @@ function describe(job: JobJson): string {
     ["job", job.id],
     ["state", job.state],
     ["name", printable(job.name)],
-    ["scripts", `${job.mapper} | ${job.reducer}`],
-    ["data", job.data],
+    ["scripts", [job.mapper, job.combiner, job.reducer].filter(Boolean).join(" | ")],
+    ["data", [job.data].flat().join(" ")],
     ["map", `${job.map.done}/${job.map.total}, ${bytes(job.map.bytes_done)}`],
     ["reduce", `${job.reduce.done}/${job.reduce.total}`],
     ["attempts", `${job.attempts.failed} failed, ${job.attempts.lost} lost`],

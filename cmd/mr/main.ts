@@ -6,13 +6,13 @@ import { demoCommand } from "./demo_command.ts";
 import {
   cancelCommand,
   jobsCommand,
-  runCommand,
   statusCommand,
   watchCommand,
   workersCommand,
 } from "./job_commands.ts";
 import { localCommand } from "./local_command.ts";
 import { type Command, helpOf, parseCommand, UsageError } from "./options.ts";
+import { runCommand } from "./run_command.ts";
 
 const COMMANDS: Command[] = [
   localCommand,

@@ -64,6 +64,8 @@ export class Pump {
       for (let out = this.stream.read(); out !== null; out = this.stream.read()) yield out;
       if (this.failure !== undefined) throw this.failure;
       if (done) return;
+      // It may have ended, and closed itself, while its output was being taken.
+      if (isDone()) continue;
       if (this.stream.destroyed) throw new Error("it was abandoned");
       await changed;
     }

@@ -1,5 +1,13 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { Readable } from "node:stream";
 import { crc32 } from "node:zlib";
-import { type Entry, getFileNameLowLevel, openPromise, type ZipFile } from "yauzl";
+import {
+  type Entry,
+  fromRandomAccessReaderPromise,
+  getFileNameLowLevel,
+  RandomAccessReader,
+  type ZipFile,
+} from "yauzl";
 import { type ArchiveEntry, DEFAULT_FILE_MODE, DEFAULT_FOLDER_MODE } from "./archive_entry.ts";
 
 const FILE_TYPE = 0o170000;
@@ -7,6 +15,8 @@ const REGULAR_FILE = 0o100000;
 const FOLDER = 0o040000;
 const SYMBOLIC_LINK = 0o120000;
 const TARGET_BYTES_MAX = 4_096;
+
+const CHUNK_BYTES = 65_536;
 
 const STORED = 0;
 const DEFLATED = 8;
@@ -20,14 +30,55 @@ const UNIX_MAKERS = new Set([3, 19]);
  * @throws Error when it is damaged.
  */
 export async function* zipEntries(path: string): AsyncGenerator<ArchiveEntry> {
-  // Undecoded: what is refused and how is not for the library to say.
-  const zip = await openPromise(path, { decodeStrings: false, autoClose: false });
-  // Errors reach us as they are awaited; one that comes later, from closing, is of no interest.
-  zip.on("error", () => undefined);
+  const file = await open(path);
   try {
+    const { size } = await file.stat();
+    // Undecoded: what is refused and how is not for the library to say.
+    const options = { decodeStrings: false, autoClose: false };
+    const zip = await fromRandomAccessReaderPromise(new FileReader(file, size), size, options);
     for await (const entry of zip.eachEntry()) yield await entryOf(zip, entry);
   } finally {
-    zip.close();
+    await file.close();
+  }
+}
+
+/** The library's own throws where nobody can catch it when a zip names a place beyond 2^53. */
+class FileReader extends RandomAccessReader {
+  private readonly file: FileHandle;
+  private readonly size: number;
+
+  constructor(file: FileHandle, size: number) {
+    super();
+    this.file = file;
+    this.size = size;
+  }
+
+  override read(
+    buffer: Buffer,
+    offset: number,
+    length: number,
+    position: number,
+    callback: (error: Error | null, bytesRead?: number) => void,
+  ): void {
+    const there = position >= 0 && position + length <= this.size;
+    const reading = there
+      ? this.file.read(buffer, offset, length, position)
+      : Promise.reject(new Error("unexpected end of file"));
+    reading.then(({ bytesRead }) => callback(null, bytesRead), callback);
+  }
+
+  override _readStreamForRange(start: number, end: number): Readable {
+    return Readable.from(this.range(start, end));
+  }
+
+  private async *range(start: number, end: number): AsyncGenerator<Buffer> {
+    for (let at = start; at < end; ) {
+      const wanted = Math.min(CHUNK_BYTES, end - at);
+      const { buffer, bytesRead } = await this.file.read(Buffer.allocUnsafe(wanted), 0, wanted, at);
+      if (bytesRead === 0) throw new Error("unexpected end of file");
+      at += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
   }
 }
 

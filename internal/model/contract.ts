@@ -20,6 +20,12 @@ export type Partitioner =
 export const COMPRESSIONS = ["gzip", "zstd"] as const;
 export type Compression = (typeof COMPRESSIONS)[number];
 
+/** What the names of such files end in. */
+export function extensionOf(compression: Compression | undefined): "" | ".gz" | ".zst" {
+  if (compression === undefined) return "";
+  return compression === "gzip" ? ".gz" : ".zst";
+}
+
 export interface Contract {
   mapInput: { separator: string; withOffset: boolean };
   mapOutput: PairFormat;

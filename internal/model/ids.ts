@@ -55,7 +55,7 @@ export function parseAttemptId(text: AttemptId): AttemptName | undefined {
   return { job, task, kind: parsed.kind, index: parsed.index, attempt };
 }
 
-/** part-00000: the name Hadoop gives the result of one task. */
-export function partName(index: number): string {
-  return `part-${String(index).padStart(5, "0")}`;
+/** part-00000: the name Hadoop gives the result of one task, with its compression's ending. */
+export function partName(index: number, extension = ""): string {
+  return `part-${String(index).padStart(5, "0")}${extension}`;
 }

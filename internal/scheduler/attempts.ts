@@ -1,3 +1,4 @@
+import { contractOf, extensionOf } from "../model/contract.ts";
 import type { RecordWrite } from "../model/coordinator.ts";
 import { parseAttemptId, partName, taskId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
@@ -291,6 +292,7 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
     return output.kind === "segments" && output.object === mapOutputName(message.attempt);
   if (output.kind !== "part") return false;
   const place = locationOf(outputOf(job.record));
-  const expected = joinName(place.prefix, partName(name.index));
+  const { compression } = contractOf(job.record.spec);
+  const expected = joinName(place.prefix, partName(name.index, extensionOf(compression)));
   return output.receipt.container === place.container && output.receipt.name === expected;
 }

@@ -102,8 +102,8 @@ function keyIndexOf({ contract, assignment, progress, order }: TaskContext) {
   return new KeyIndexWriter(Math.max(BLOCK_BYTES_MIN, Math.min(BLOCK_BYTES, blockBytes)), order);
 }
 
-const BLOCKS_PER_RANGE = 8;
-const BLOCK_BYTES_MIN = 4 * 1024;
+const BLOCKS_PER_RANGE = 32;
+const BLOCK_BYTES_MIN = 1024;
 
 async function mapToPart(context: TaskContext, input: MapInput): Promise<TaskMade> {
   const staged = await stagePart(context);

@@ -1,5 +1,4 @@
-import { extensionOf } from "../codec/compress.ts";
-import type { Contract } from "../model/contract.ts";
+import { type Contract, extensionOf } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
@@ -160,7 +159,7 @@ export async function stagePart(context: TaskContext): Promise<StagedObject> {
   const { compression } = context.contract;
   const place = locationOf(assignment.job.output);
   const index = parseAttemptId(assignment.attempt)?.index ?? 0;
-  const name = partName(index) + (compression === undefined ? "" : extensionOf(compression));
+  const name = partName(index, extensionOf(compression));
   return store.stage(
     place.container,
     joinName(place.prefix, name),
