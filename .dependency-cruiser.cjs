@@ -44,6 +44,10 @@ module.exports = {
     keeps("@connectrpc/", "internal/rpc"),
     keeps("@bufbuild/", "internal/rpc"),
     keeps("@grpc/", "internal/rpc"),
+    keeps("tar", "internal/codec"),
+    keeps("yauzl", "internal/codec"),
+    keeps("unbzip2-stream", "internal/codec"),
+    keeps("es-module-lexer", "internal/streaming"),
     keeps("pino", "cmd/common"),
     {
       name: "generated-code-stays-in-rpc",

@@ -67,6 +67,10 @@ const workerSchema = z.object({
   MR_SCRIPT_MEMORY_MB: z.coerce.number().int().min(0).optional(),
   MR_SCRIPT_PROCESSES: z.coerce.number().int().min(0).default(256),
   MR_SCRIPT_OUTPUT_MB: z.coerce.number().int().min(0).default(102_400),
+  /** Whether .ts and .js modules may run in threads of the worker. */
+  MR_MODULES: z.enum(["on", "off"]).default("on"),
+  /** Where pip finds the packages of a requirements.txt; scripts can read it. */
+  MR_PIP_INDEX_URL: z.url().optional(),
 });
 
 const proxySchema = z.object({

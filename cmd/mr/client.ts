@@ -23,13 +23,24 @@ export interface PhaseJson {
   records: number;
 }
 
-/** A job as the proxy gives it. */
+/** A step of a job: not begun, or a job by itself. */
+export interface StepJson {
+  id?: string;
+  state: string;
+  mapper: string;
+  reducer: string;
+  map?: PhaseJson;
+  reduce?: PhaseJson;
+}
+
+/** A job as the proxy gives it; one with steps has no mapper and reducer of its own. */
 export interface JobJson {
   id: string;
   state: string;
   name: string;
-  mapper: string;
-  reducer: string;
+  mapper?: string;
+  reducer?: string;
+  steps?: StepJson[];
   combiner?: string;
   data: string | string[];
   phase?: string;

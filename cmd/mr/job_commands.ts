@@ -1,4 +1,4 @@
-import { Client, isFinal, type JobJson } from "./client.ts";
+import { Client, isFinal, type JobJson, type StepJson } from "./client.ts";
 import { bytes, duration, printable, table } from "./format.ts";
 import { type Args, type Command, JSON_FLAG, SERVER_FLAG } from "./options.ts";
 import { ProgressView } from "./progress.ts";
@@ -114,7 +114,7 @@ export const jobsCommand: Command = {
         `${job.map.done}/${job.map.total}`,
         `${job.reduce.done}/${job.reduce.total}`,
         job.submitted_at,
-        printable(job.name || job.mapper),
+        printable(job.name || scriptsOf(job)),
       ]);
       const head = ["JOB", "STATE", "MAP", "REDUCE", "SUBMITTED", "NAME"];
       process.stdout.write(`${table(head, rows)}\n`);
@@ -165,12 +165,24 @@ export const statusCommand: Command = {
   },
 };
 
+function scriptsOf({ mapper, combiner, reducer, steps }: JobJson): string {
+  if (steps !== undefined) return `${steps.length} steps`;
+  return [mapper, combiner, reducer].filter(Boolean).join(" | ");
+}
+
+function describeStep({ id, state, mapper, reducer, map, reduce }: StepJson): string {
+  const scripts = [mapper, reducer].filter(Boolean).join(" | ");
+  if (map === undefined || reduce === undefined) return `${state}: ${scripts}`;
+  const tasks = `map ${map.done}/${map.total}, reduce ${reduce.done}/${reduce.total}`;
+  return `${state}, ${tasks}: ${scripts} (${id})`;
+}
+
 function describe(job: JobJson): string {
   const rows = [
     ["job", job.id],
     ["state", job.state],
     ["name", printable(job.name)],
-    ["scripts", [job.mapper, job.combiner, job.reducer].filter(Boolean).join(" | ")],
+    ["scripts", scriptsOf(job)],
     ["data", [job.data].flat().join(" ")],
     ["map", `${job.map.done}/${job.map.total}, ${bytes(job.map.bytes_done)}`],
     ["reduce", `${job.reduce.done}/${job.reduce.total}`],
@@ -178,6 +190,7 @@ function describe(job: JobJson): string {
     ...(job.bad_records > 0
       ? [["set aside", `${job.bad_records} records, in ${job.output}/_bad/`]]
       : []),
+    ...(job.steps ?? []).map((step, i) => [`step ${i + 1}`, describeStep(step)]),
     ["output", job.output],
     ["submitted", job.submitted_at],
     ["finished", job.finished_at ?? ""],

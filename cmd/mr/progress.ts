@@ -27,12 +27,13 @@ export class ProgressView {
     this.shuffle.add(nowMs, job.shuffle.bytes_done);
     this.reduce.add(nowMs, job.reduce.done);
     if (this.out.isTTY) return this.draw(job);
-    if (job.state === this.lastState && nowMs - this.lastPlainMs < PLAIN_MS) return;
-    this.lastState = job.state;
+    const state = stepOf(job) + job.state;
+    if (state === this.lastState && nowMs - this.lastPlainMs < PLAIN_MS) return;
+    this.lastState = state;
     this.lastPlainMs = nowMs;
     const { map, reduce } = job;
     this.out.write(
-      `${job.id} ${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}${troubles(job)}\n`,
+      `${job.id} ${stepOf(job)}${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}${troubles(job)}\n`,
     );
   }
 
@@ -46,7 +47,7 @@ export class ProgressView {
 
   private lines(job: JobJson): string[] {
     const { map, shuffle, reduce } = job;
-    const lines = [`job ${job.id}  ${job.state}${troubles(job)}`];
+    const lines = [`job ${job.id}  ${stepOf(job)}${job.state}${troubles(job)}`];
     lines.push(
       `  map     ${bar(map.bytes_done, map.bytes_total, map.done, map.total)} ${map.done}/${map.total}` +
         rest(this.map, map.bytes_done, map.bytes_total, map.done < map.total),
@@ -66,6 +67,13 @@ export class ProgressView {
     );
     return lines;
   }
+}
+
+/** Of a job with steps: which one it is at. */
+function stepOf({ steps = [] }: JobJson): string {
+  if (steps.length === 0) return "";
+  const begun = steps.findLastIndex(({ id }) => id !== undefined);
+  return `step ${begun + 1}/${steps.length} `;
 }
 
 function troubles({ attempts: { failed, lost } }: JobJson): string {

@@ -61,6 +61,7 @@ export class WorkerProcess implements ServerProcess {
           processes: config.MR_SCRIPT_PROCESSES,
           outputBytes: config.MR_SCRIPT_OUTPUT_MB * MB,
         },
+        code: { modules: config.MR_MODULES === "on", pipIndexUrl: config.MR_PIP_INDEX_URL },
       },
     };
     this.worker = new Worker({

@@ -1,7 +1,6 @@
 import { constants, createGzip, createZstdCompress } from "node:zlib";
+import type { Compression } from "../model/contract.ts";
 import { Pump, type ZlibStream } from "./pump.ts";
-
-export type Compression = "gzip" | "zstd";
 
 /** Takes bytes and hands them on compressed; one call at a time. */
 export interface Compressor {
@@ -14,11 +13,6 @@ export interface Compressor {
   end(): Promise<void>;
   /** Gives it up: nothing more reaches the sink, except what it has already. */
   destroy(): void;
-}
-
-/** What names of such files end in. */
-export function extensionOf(kind: Compression): ".gz" | ".zst" {
-  return kind === "gzip" ? ".gz" : ".zst";
 }
 
 /** The same bytes give the same output, however they are cut and whenever. */

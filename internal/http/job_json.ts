@@ -1,4 +1,11 @@
-import type { JobView, PhaseProgress, TaskView, WorkerView } from "../model/job.ts";
+import {
+  isFinal,
+  type JobError,
+  type JobView,
+  type PhaseProgress,
+  type TaskView,
+  type WorkerView,
+} from "../model/job.ts";
 
 /** Jobs, tasks and workers as clients see them: snake_case, times in ISO 8601. */
 export function jobJson(job: JobView): Record<string, unknown> {
@@ -7,8 +14,7 @@ export function jobJson(job: JobView): Record<string, unknown> {
     id: job.id,
     state: job.state,
     name: spec.name,
-    mapper: spec.mapper,
-    reducer: spec.reducer,
+    ...(spec.steps.length === 0 && { mapper: spec.mapper, reducer: spec.reducer }),
     ...(spec.combiner !== "" && { combiner: spec.combiner }),
     ...(spec.partitioner !== "" && { partitioner: spec.partitioner }),
     data: spec.data.length === 1 ? spec.data[0] : spec.data,
@@ -27,15 +33,33 @@ export function jobJson(job: JobView): Record<string, unknown> {
     submitted_at: time(job.submittedAtMs),
     started_at: time(job.startedAtMs),
     finished_at: time(job.finishedAtMs),
-    ...(job.error !== undefined && {
-      error: {
-        class: job.error.class,
-        message: job.error.message,
-        task: job.error.task,
-        attempt: job.error.attempt,
-        log_tail: job.error.logTail,
-      },
-    }),
+    ...(spec.steps.length > 0 && { steps: spec.steps.map((_, index) => stepJson(job, index)) }),
+    ...(job.error !== undefined && { error: errorJson(job.error) }),
+  };
+}
+
+function errorJson(error: JobError) {
+  const { class: why, message, task, attempt, logTail } = error;
+  return { class: why, message, task, attempt, log_tail: logTail };
+}
+
+/** Every step of the request; one that was not begun is `waiting`, or `reused` from the job before. */
+function stepJson({ spec, steps, state }: JobView, index: number) {
+  const { mapper, reducer } = spec.steps[index] ?? spec;
+  const begun = steps.find(({ step }) => step === index);
+  if (begun === undefined) {
+    const isReused = steps.some(({ step }) => step > index);
+    return { state: isReused ? "reused" : isFinal(state) ? "not run" : "waiting", mapper, reducer };
+  }
+  const { id, map, reduce, error } = begun;
+  return {
+    id,
+    state: begun.state,
+    mapper,
+    reducer,
+    map: phaseJson(map),
+    reduce: phaseJson(reduce),
+    ...(error !== undefined && { error: errorJson(error) }),
   };
 }
 

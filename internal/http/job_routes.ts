@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { PassThrough, Readable } from "node:stream";
 import type Router from "@koa/router";
 import type { Context } from "koa";
+import { decompress } from "../codec/decompress.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { isJobId, parseTaskId } from "../model/ids.ts";
 import { isFinal, type JobView } from "../model/job.ts";
@@ -59,7 +60,12 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
     await streamJob(ctx, jobs, jobOf(ctx), "text/event-stream", (line) => `data: ${line}\n\n`);
   });
   router.get("/jobs/:id/tasks", async (ctx) => {
-    ctx.body = { tasks: (await jobs.tasks(jobOf(ctx))).map(taskJson) };
+    const { id, steps } = await jobs.get(jobOf(ctx));
+    const own = steps.length === 0 ? (await jobs.tasks(id)).map(taskJson) : [];
+    for (const step of steps)
+      for (const task of await jobs.tasks(step.id))
+        own.push({ ...taskJson(task), id: `${step.id}/${task.id}` });
+    ctx.body = { tasks: own };
   });
   router.get("/jobs/:id/tasks/:task/attempts/:attempt/log", async (ctx) => {
     const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
@@ -85,12 +91,12 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
   });
 }
 
-/** All parts, in order. */
+/** All parts, in order, decompressed where they are compressed. */
 async function* outputOf(store: ObjectStore, job: JobView): AsyncIterable<Uint8Array> {
   const { container, prefix } = locationOf(job.output);
   const parts = joinName(folderPrefix(prefix), "part-");
   for await (const { name, etag } of store.list(container, parts))
-    yield* store.read(container, name, { etag });
+    yield* decompress(name, store.read(container, name, { etag }));
 }
 
 function jobOf(ctx: Context): string {

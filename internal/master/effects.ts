@@ -63,7 +63,22 @@ export class StorageEffects {
     });
   }
 
+  /** What a step reads is the whole result of the one before, or there is nothing to be made of it. */
+  private async checkStepInput({ spec, pipeline }: JobRecord): Promise<void> {
+    if (pipeline === undefined) return;
+    for (const { container, prefix } of spec.data.map(inputOf)) {
+      if (container !== CONTAINER.intermediate || !prefix.endsWith("/part-")) continue;
+      const marker = prefix.replace(/part-$/, "_SUCCESS");
+      if ((await this.store.head(container, marker)) === undefined)
+        throw new MrError(
+          "invalid",
+          `the result of the step before is gone: ${container}/${marker}`,
+        );
+    }
+  }
+
   private async planSplits(record: JobRecord, slots: number) {
+    await this.checkStepInput(record);
     const blobs: InputBlob[] = [];
     let bytes = 0;
     for await (const blob of this.inputs(record.spec.data)) {
@@ -163,20 +178,28 @@ export class StorageEffects {
       async () => {
         await this.store.discardStaged(CONTAINER.intermediate, job.id);
         await this.store.discardStaged(locationOf(outputOf(job)).container, job.id);
-        if (what.intermediate) await this.deleteAll(CONTAINER.intermediate, `${job.id}/`);
+        if (what.objects !== "none")
+          await this.deleteAll(
+            CONTAINER.intermediate,
+            what.objects === "maps" ? `${job.id}/map/` : `${job.id}/`,
+          );
         if (what.logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
       },
       true,
     );
   }
 
-  /** Jobs of which there are objects in dfs-intermediate. */
-  async collect(): Promise<JobId[]> {
-    const jobs = new Set<JobId>();
-    if (!(await this.store.containerExists(CONTAINER.intermediate))) return [];
-    for await (const { name } of this.store.list(CONTAINER.intermediate))
-      jobs.add(name.slice(0, name.indexOf("/")));
-    return [...jobs];
+  /** Jobs of which there are map outputs, or results, in dfs-intermediate. */
+  async collect(): Promise<{ maps: JobId[]; results: JobId[] }> {
+    const maps = new Set<JobId>();
+    const results = new Set<JobId>();
+    if (!(await this.store.containerExists(CONTAINER.intermediate)))
+      return { maps: [], results: [] };
+    for await (const { name } of this.store.list(CONTAINER.intermediate)) {
+      const [job = "", folder] = name.split("/");
+      (folder === "map" ? maps : results).add(job);
+    }
+    return { maps: [...maps], results: [...results] };
   }
 
   private async deleteAll(container: string, prefix: string): Promise<void> {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Leadership, RecordWrite } from "../model/coordinator.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
-import type { JobId, WorkerId } from "../model/ids.ts";
+import { type JobId, pipelineOf, type WorkerId } from "../model/ids.ts";
 import { isFinal, type JobView } from "../model/job.ts";
 import type { Logger } from "../model/logger.ts";
 import type { ObjectStore } from "../model/object_store.ts";
@@ -147,7 +147,7 @@ export class LeaderTerm {
         return this.background(this.cut(effect));
       case "collect":
         return this.background(
-          this.effects.collect().then((jobs) => this.post({ kind: "collected", jobs })),
+          this.effects.collect().then((found) => this.post({ kind: "collected", ...found })),
         );
       case "publish":
         return this.background(
@@ -204,6 +204,7 @@ export class LeaderTerm {
   private wake(job: JobId): void {
     const stage = this.options.state.jobs.get(job)?.stage.kind;
     this.watchers.wake(job, stage === undefined || stage === "ended");
+    if (pipelineOf(job) !== job) this.watchers.wake(pipelineOf(job), false);
   }
 
   /** Asks the core; the answer comes once all it rests on is durable. */

@@ -2,6 +2,7 @@
  * Identifiers. All are safe as blob name segments and as keys.
  *
  *   job      20261122-140512-k3f9x2      when it was submitted, and chance
+ *   step     JOB.2                       a step of a job is a job
  *   task     m-00003, r-00001            kind and index within its job
  *   attempt  JOB/m-00003/17-2            task, the granting leader's epoch, its grant number
  *
@@ -20,7 +21,18 @@ export function jobId(wallMs: number, random: string): JobId {
 }
 
 export function isJobId(text: string): boolean {
-  return /^\d{8}-\d{6}-[a-z0-9]{6}$/.test(text);
+  return /^\d{8}-\d{6}-[a-z0-9]{6}(\.[1-9]\d{0,2})?$/.test(text);
+}
+
+/** @param step from 0. */
+export function stepId(job: JobId, step: number): JobId {
+  return `${job}.${step + 1}`;
+}
+
+/** The job that a step belongs to; of any other job, itself. */
+export function pipelineOf(id: JobId): JobId {
+  const dot = id.indexOf(".");
+  return dot < 0 ? id : id.slice(0, dot);
 }
 
 export function taskId(kind: TaskKind, index: number): TaskId {

@@ -42,6 +42,17 @@ export interface PhaseProgress {
   records: number;
 }
 
+/** A step of a job, as far as it was begun; it is a job by itself. */
+export interface StepView {
+  id: JobId;
+  /** From 0. */
+  step: number;
+  state: JobState;
+  map: PhaseProgress;
+  reduce: PhaseProgress;
+  error: JobError | undefined;
+}
+
 /** What a client is told of a job. Times are milliseconds since the Unix epoch, 0: not yet. */
 export interface JobView {
   id: JobId;
@@ -60,6 +71,8 @@ export interface JobView {
   attemptsLost: number;
   /** Input records that were set aside. */
   badRecords: number;
+  /** Of a job with steps, those that were begun. */
+  steps: StepView[];
 }
 
 export interface TaskView {

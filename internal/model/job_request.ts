@@ -289,7 +289,7 @@ const stepsSchema = z
         ctx.issues.push({ ...issue, path: ["steps", index, ...issue.path] } as never);
       return [];
     });
-    return { ...NO_STEP, ...request, ...finishedJob(request), steps };
+    return { ...request, ...finishedJob(request), ...NO_STEP, steps };
   });
 
 const NO_STEP: StepSpec = {

@@ -32,6 +32,10 @@ const jobError = z.strictObject({
 // A stored spec was a valid request once; only its form is checked again.
 const storedSpec = z.custom<JobSpec>((value) => typeof value === "object" && value !== null);
 
+/** Where a pipeline begins that goes on from another one, and what it reads there. */
+const resumeSchema = z.strictObject({ step: z.int().min(0), data: z.array(z.string()) });
+export type ResumeRecord = z.infer<typeof resumeSchema>;
+
 export const jobRecordSchema = z.strictObject({
   id: z.string(),
   spec: storedSpec,
@@ -41,6 +45,9 @@ export const jobRecordSchema = z.strictObject({
   idempotencyKey: z.string(),
   /** The version (ETag) of every script and file of the job, as it was accepted. */
   scripts: z.record(z.string(), z.string()),
+  /** Of a step: the job it belongs to, and which step it is, from 0. */
+  pipeline: z.strictObject({ id: z.string(), step: z.int().min(0) }).optional(),
+  resume: resumeSchema.optional(),
 });
 export type JobRecord = z.infer<typeof jobRecordSchema>;
 

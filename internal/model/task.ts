@@ -104,11 +104,20 @@ export interface Assignment {
   input: TaskInput;
 }
 
-export interface AttemptProgress {
-  attempt: AttemptId;
+/** How far an attempt is, and what its script says of itself. */
+export interface Progress {
   bytesIn: number;
   bytesTotal: number;
   status: string;
+  counters: Record<string, number>;
+}
+
+export interface AttemptProgress extends Progress {
+  attempt: AttemptId;
+}
+
+export function newProgress(): Progress {
+  return { bytesIn: 0, bytesTotal: 0, status: "", counters: {} };
 }
 
 export interface WorkerInfo {

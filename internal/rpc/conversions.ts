@@ -2,6 +2,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { MrError } from "../model/errors.ts";
 import {
   FAILURE_CLASSES,
+  type JobError,
   type JobState,
   type JobView,
   type PhaseProgress,
@@ -11,6 +12,7 @@ import {
 import { type JobSpec, parseJobRequest, type StepSpec } from "../model/job_request.ts";
 import type { Worker, WorkerSchema } from "./gen/mapreduce/v1/cluster_pb.ts";
 import {
+  type JobError as ErrorMessage,
   type Job as JobMessage,
   JobSchema,
   JobSpecSchema,
@@ -138,12 +140,21 @@ function stepToMessage(step: StepSpec) {
   };
 }
 
+function stateToMessage(state: JobState): State {
+  return STATES.find(([, name]) => name === state)?.[0] ?? State.UNSPECIFIED;
+}
+
+function errorFromMessage(error: ErrorMessage): JobError {
+  const { class: why, message, task, attempt, logTail } = error;
+  return { class: why, message, task, attempt, logTail };
+}
+
 export function jobToMessage(job: JobView): JobMessage {
   const counters: Record<string, bigint> = {};
   for (const [name, value] of Object.entries(job.counters)) counters[name] = big(value);
   return create(JobSchema, {
     id: job.id,
-    state: STATES.find(([, name]) => name === job.state)?.[0] ?? State.UNSPECIFIED,
+    state: stateToMessage(job.state),
     spec: specToMessage(job.spec),
     map: phaseToMessage(job.map),
     shuffle: phaseToMessage(job.shuffle),
@@ -157,6 +168,14 @@ export function jobToMessage(job: JobView): JobMessage {
     attemptsFailed: job.attemptsFailed,
     attemptsLost: job.attemptsLost,
     badRecords: big(job.badRecords),
+    steps: job.steps.map(({ id, step, state, map, reduce, error }) => ({
+      id,
+      step,
+      state: stateToMessage(state),
+      map: phaseToMessage(map),
+      reduce: phaseToMessage(reduce),
+      ...(error === undefined ? {} : { error }),
+    })),
   });
 }
 
@@ -179,16 +198,18 @@ export function jobFromMessage(message: JobMessage | undefined): JobView {
     finishedAtMs: Number(message.finishedAtMs),
     counters,
     output: message.output,
-    error: error && {
-      class: error.class,
-      message: error.message,
-      task: error.task,
-      attempt: error.attempt,
-      logTail: error.logTail,
-    },
+    error: error && errorFromMessage(error),
     attemptsFailed: message.attemptsFailed,
     attemptsLost: message.attemptsLost,
     badRecords: Number(message.badRecords),
+    steps: message.steps.map((step) => ({
+      id: step.id,
+      step: step.step,
+      state: STATES.find(([code]) => code === step.state)?.[1] ?? "queued",
+      map: phaseFromMessage(step.map),
+      reduce: phaseFromMessage(step.reduce),
+      error: step.error && errorFromMessage(step.error),
+    })),
   };
 }
 

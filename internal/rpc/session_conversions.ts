@@ -57,6 +57,7 @@ function workerBody(message: WorkerMessage): object {
           ...entry,
           bytesIn: big(entry.bytesIn),
           bytesTotal: big(entry.bytesTotal),
+          counters: countersToWire(entry.counters),
         })),
       };
     case "completed":
@@ -99,6 +100,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
           bytesIn: Number(entry.bytesIn),
           bytesTotal: Number(entry.bytesTotal),
           status: entry.status.slice(0, 500),
+          counters: countersFromWire(entry.counters),
         })),
       };
     case "completed":
@@ -301,33 +303,37 @@ function segmentsFromWire(message: SegmentsMessage): Segments {
   return { kind: "segments", object, size: Number(size), indexOffset: Number(indexOffset), digest };
 }
 
+function countersToWire(counters: Record<string, number>): Record<string, bigint> {
+  return Object.fromEntries(Object.entries(counters).map(([name, value]) => [name, big(value)]));
+}
+
+const COUNTERS_MAX = 200;
+
+function countersFromWire(counters: Record<string, bigint>): Record<string, number> {
+  const some = Object.entries(counters).slice(0, COUNTERS_MAX);
+  return Object.fromEntries(some.map(([name, value]) => [name.slice(0, 200), Number(value)]));
+}
+
 function statsToWire(stats: TaskStats) {
-  const counters: Record<string, bigint> = {};
-  for (const [name, value] of Object.entries(stats.counters)) counters[name] = big(value);
   return {
     recordsIn: big(stats.recordsIn),
     bytesIn: big(stats.bytesIn),
     recordsOut: big(stats.recordsOut),
     bytesOut: big(stats.bytesOut),
     wallMs: big(stats.wallMs),
-    counters,
+    counters: countersToWire(stats.counters),
   };
 }
 
-const COUNTERS_MAX = 200;
-
 function statsFromWire(stats: StatsMessage | undefined): TaskStats {
   if (stats === undefined) throw refuse("a completed attempt without figures");
-  const counters: Record<string, number> = {};
-  for (const [name, value] of Object.entries(stats.counters).slice(0, COUNTERS_MAX))
-    counters[name.slice(0, 200)] = Number(value);
   return {
     recordsIn: Number(stats.recordsIn),
     bytesIn: Number(stats.bytesIn),
     recordsOut: Number(stats.recordsOut),
     bytesOut: Number(stats.bytesOut),
     wallMs: Number(stats.wallMs),
-    counters,
+    counters: countersFromWire(stats.counters),
   };
 }
 

@@ -44,6 +44,7 @@ export function heartbeat(
     attempt.bytesIn = progress.bytesIn;
     attempt.bytesTotal = progress.bytesTotal;
     attempt.status = progress.status;
+    attempt.counters = progress.counters;
     out.push({ kind: "changed", job: attempt.job });
   }
   send(worker, { kind: "renewed", seq: message.seq }, out);

@@ -26,8 +26,8 @@ export type Event = { atMs: number; wallMs: number } & (
   | { kind: "cut-failed"; job: JobId; lost: AttemptId[]; message: string }
   | { kind: "published"; job: JobId }
   | { kind: "swept"; job: JobId; what: SweepScope }
-  /** Jobs of which there are objects in dfs-intermediate. */
-  | { kind: "collected"; jobs: JobId[] }
+  /** Jobs of which there are map outputs, or results, in dfs-intermediate. */
+  | { kind: "collected"; maps: JobId[]; results: JobId[] }
   | { kind: "worker-message"; worker: WorkerId; session: number; message: WorkerMessage }
   | { kind: "worker-disconnected"; worker: WorkerId; session: number }
   | { kind: "tick" }
@@ -77,8 +77,8 @@ export type Command =
 
 /** What a sweep deletes. `tasks` of the command are archived first, if there are any. */
 export interface SweepScope {
-  /** Objects of dfs-intermediate. Whatever was staged and not published goes in any case. */
-  intermediate: boolean;
+  /** Of its objects in dfs-intermediate. Whatever was staged and not published goes in any case. */
+  objects: "none" | "maps" | "all";
   logs: boolean;
 }
 

@@ -1,10 +1,11 @@
 import { type JobId, taskId } from "../model/ids.ts";
 import type { JobError } from "../model/job.ts";
 import { key, type ReportRecord } from "../model/records.ts";
-import type { Command, Event } from "./events.ts";
+import type { Command, Event, SweepScope } from "./events.ts";
 import { revoke } from "./leases.ts";
 import { chunksOf, deleteKeys, put } from "./record_writes.ts";
 import { type Job, newJob, type State, stateOf } from "./state.ts";
+import { isKeptStep, withSteps } from "./steps.ts";
 import { reportOf, viewTasks } from "./views.ts";
 
 type At = Pick<Event, "atMs" | "wallMs">;
@@ -25,6 +26,7 @@ export function endJob(
       for (const id of [...task.attempts])
         revoke(state, id, `the job was ended as ${end.state}`, out);
   out.push({ kind: "changed", job: job.record.id });
+  if (job.record.pipeline !== undefined) state.endedSteps.push(job.record.id);
   sweepIfDrained(state, job.record.id, out);
 }
 
@@ -39,7 +41,7 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
 }
 
 export function sweep(state: State, job: Job, out: Command[]): void {
-  const what = { intermediate: !isMapResult(job), logs: false };
+  const what: SweepScope = { objects: scopeOf(job), logs: false };
   out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
 }
 
@@ -86,10 +88,13 @@ function keysOf(job: Job): string[] {
   return keys;
 }
 
-/** Forgets the oldest ended jobs, never one that a waiting reduce phase reads. */
+/** Forgets the oldest ended jobs, with their steps; never one that a waiting job goes on from. */
 export function expireJobs(state: State, wallMs: number, out: Command[]): void {
   const ended = [...state.jobs.values()].filter(
-    (job) => job.stage.kind === "ended" && job.stage.cleanup === "done",
+    (job) =>
+      job.stage.kind === "ended" &&
+      job.stage.cleanup === "done" &&
+      (job.record.pipeline === undefined || !state.jobs.has(job.record.pipeline.id)),
   );
   const { endedJobsMax, endedAgeMaxMs } = state.config;
   let surplus = ended.length - endedJobsMax;
@@ -102,9 +107,12 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
   for (const job of ended.toSorted((a, b) => a.record.order - b.record.order)) {
     if ((surplus <= 0 && !tooOld(job)) || read.has(job.record.id)) continue;
     surplus -= 1;
-    if (job.stage.kind === "ended") job.stage.cleanup = "expiring";
-    const what = { intermediate: true, logs: true };
-    out.push({ kind: "sweep", job: job.record, what, tasks: [] });
+    for (const one of withSteps(state, job)) {
+      if (one.stage.kind !== "ended" || one.stage.cleanup !== "done") continue;
+      one.stage.cleanup = "expiring";
+      const what: SweepScope = { objects: "all", logs: true };
+      out.push({ kind: "sweep", job: one.record, what, tasks: [] });
+    }
   }
 }
 
@@ -120,14 +128,25 @@ export function collectLeftovers(state: State, atMs: number, out: Command[]): vo
  * Jobs of which there are objects in dfs-intermediate. Those of jobs that are not
  * known here are left alone: they may be another cluster's.
  */
-export function sweepLeftovers(state: State, jobs: JobId[], out: Command[]): void {
-  for (const id of jobs) {
+export function sweepLeftovers(
+  state: State,
+  { maps, results }: Pick<Extract<Event, { kind: "collected" }>, "maps" | "results">,
+  out: Command[],
+): void {
+  for (const id of new Set([...maps, ...results])) {
     const job = state.jobs.get(id);
-    if (job?.stage.kind !== "ended" || job.stage.cleanup !== "done") continue;
-    if (isMapResult(job)) continue;
-    const what = { intermediate: true, logs: false };
+    if (job?.stage.kind !== "ended" || job.stage.cleanup !== "done" || isMapResult(job)) continue;
+    const isKept = isKeptStep(state, job);
+    if (isKept && !maps.includes(id)) continue;
+    const what: SweepScope = { objects: isKept ? "maps" : "all", logs: false };
     out.push({ kind: "sweep", job: job.record, what, tasks: [] });
   }
+}
+
+/** A step's parts lie beside the map outputs that they were made of. */
+function scopeOf(job: Job): SweepScope["objects"] {
+  if (isMapResult(job)) return "none";
+  return job.record.pipeline !== undefined && stateOf(job) === "succeeded" ? "maps" : "all";
 }
 
 /** The objects of a map phase that succeeded are its result, and stay until it expires. */

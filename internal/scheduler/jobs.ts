@@ -4,10 +4,13 @@ import { shuffleOf } from "../model/job_request.ts";
 import { type JobRecord, key } from "../model/records.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
+import { continuePipeline, resumePoint } from "./pipeline.ts";
 import { put } from "./record_writes.ts";
 import { type Job, newJob, outputOf, type State, stateOf } from "./state.ts";
+import { isPipeline, stepsOf } from "./steps.ts";
 import { viewJob } from "./views.ts";
 
+type At = Pick<Event, "atMs" | "wallMs">;
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
 
 export function submitJob(state: State, event: Of<"submit">, out: Command[]): void {
@@ -23,13 +26,18 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     const answer = { kind: "submitted" as const, job, repeated: true };
     return void out.push({ kind: "reply", to: event.reply, answer });
   }
-  const open = [...state.jobs.values()].filter((job) => job.stage.kind !== "ended");
+  const open = [...state.jobs.values()].filter(
+    (job) => job.stage.kind !== "ended" && job.record.pipeline === undefined,
+  );
   if (open.length >= state.config.queuedJobsMax)
     return void refuse(
       new MrError("too_many", `${open.length} jobs are waiting or running; try later`),
     );
   const spec = event.spec.phase === "reduce" ? resolveFrom(state, event.spec) : event.spec;
   if (spec instanceof MrError) return void refuse(spec);
+  const resumes = spec.steps.length > 0 && spec.from !== "";
+  const resume = resumes ? resumePoint(state, spec) : undefined;
+  if (resume instanceof MrError) return void refuse(resume);
   const record: JobRecord = {
     id: event.id,
     spec,
@@ -37,6 +45,7 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     order: state.order + 1,
     idempotencyKey: event.idempotencyKey,
     scripts: event.scripts,
+    ...(resume && { resume }),
   };
   const output = outputOf(record);
   if (open.some((job) => outputOf(job.record) === output))
@@ -108,12 +117,14 @@ function resolveFrom(state: State, spec: JobRecord["spec"]): JobRecord["spec"] |
   return new MrError("invalid", message, { violations: [{ field: "phase", message }] });
 }
 
-export function startQueued(state: State, out: Command[]): void {
+export function startQueued(state: State, at: At, out: Command[]): void {
   let active = 0;
   const queued: Job[] = [];
+  // Pipelines take no place of their own: each gives its own to its step, which is visited next.
   for (const job of state.jobs.values()) {
-    if (job.stage.kind === "queued") queued.push(job);
-    else if (job.stage.kind !== "ended") active += 1;
+    if (job.stage.kind === "queued" && isPipeline(job)) continuePipeline(state, job, at, out);
+    else if (job.stage.kind === "queued") queued.push(job);
+    else if (job.stage.kind !== "ended" && job.stage.kind !== "steps") active += 1;
   }
   for (const job of queued.slice(0, Math.max(0, state.config.activeJobsMax - active))) {
     job.stage = { kind: "planning" };
@@ -128,6 +139,7 @@ export function cancelJob(state: State, event: Of<"cancel">, out: Command[]): vo
     out.push({ kind: "reply", to: event.reply, answer });
   if (job === undefined)
     return void reply({ kind: "error", error: new MrError("not_found", `no job ${event.id}`) });
+  if (job.stage.kind === "steps") return cancelSteps(state, job, event, out);
   // S5: what is being published is past its point of no return.
   if (job.stage.kind === "committing" || stateOf(job) === "succeeded" || stateOf(job) === "failed")
     return void reply({
@@ -135,5 +147,23 @@ export function cancelJob(state: State, event: Of<"cancel">, out: Command[]): vo
       error: new MrError("conflict", `job ${event.id} is ${stateOf(job)}; it cannot be cancelled`),
     });
   if (!isFinal(stateOf(job))) endJob(state, job, { state: "cancelled" }, event, out);
+  reply({ kind: "job", job: viewJob(state, job) });
+}
+
+/** Of a pipeline, the step that runs; one that is being published may end, but nothing follows it. */
+function cancelSteps(state: State, job: Job, event: Of<"cancel">, out: Command[]): void {
+  const steps = stepsOf(state, job);
+  const current = steps.at(-1);
+  const isLast = current?.record.pipeline?.step === job.record.spec.steps.length - 1;
+  const reply = (answer: Extract<Command, { kind: "reply" }>["answer"]) =>
+    out.push({ kind: "reply", to: event.reply, answer });
+  const isCommitting = current?.stage.kind === "committing";
+  if (isCommitting && isLast) {
+    const message = `the last step of job ${event.id} is being published; it cannot be cancelled`;
+    return void reply({ kind: "error", error: new MrError("conflict", message) });
+  }
+  endJob(state, job, { state: "cancelled" }, event, out);
+  if (current !== undefined && !isCommitting && !isFinal(stateOf(current)))
+    endJob(state, current, { state: "cancelled" }, event, out);
   reply({ kind: "job", job: viewJob(state, job) });
 }

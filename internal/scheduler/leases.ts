@@ -38,6 +38,7 @@ export function openLease(
     bytesIn: 0,
     bytesTotal: 0,
     status: "",
+    counters: {},
   });
 }
 

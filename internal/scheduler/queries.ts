@@ -18,7 +18,7 @@ export function answerQuery(
 
 /** In a list of many: without what can be long. */
 function brief(job: JobView): JobView {
-  const spec = { ...job.spec, env: {}, conf: {}, files: [] };
+  const spec = { ...job.spec, env: {}, conf: {}, files: [], steps: job.spec.steps.slice(0, 1) };
   const error = job.error && { ...job.error, logTail: "" };
   return { ...job, spec, error, counters: {} };
 }
@@ -27,6 +27,7 @@ function answer(state: State, query: Query, atMs: number): Answer {
   switch (query.kind) {
     case "jobs": {
       const jobs = [...state.jobs.values()]
+        .filter((job) => job.record.pipeline === undefined)
         .filter((job) => !query.active || job.stage.kind !== "ended")
         .toSorted((a, b) => b.record.order - a.record.order);
       return { kind: "jobs", jobs: jobs.map((job) => brief(viewJob(state, job))) };

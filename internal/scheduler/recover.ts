@@ -17,7 +17,9 @@ import type { Command } from "./events.ts";
 import { endJob, sweep } from "./job_end.ts";
 import { beginCommit, cut, mustCut, publish, release, segmentsOf } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
+import { continuePipeline } from "./pipeline.ts";
 import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
+import { isPipeline, stepsOf } from "./steps.ts";
 import { newWorker } from "./workers.ts";
 
 /** The records of one job, sorted out by kind. */
@@ -56,6 +58,10 @@ export function recover(
   }
   const ordered = [...stored.entries()].toSorted(([, a], [, b]) => orderOf(a) - orderOf(b));
   for (const [, job] of ordered) recoverJob(state, job, at, out);
+  state.endedSteps = [];
+  for (const job of [...state.jobs.values()])
+    if (isPipeline(job) && job.stage.kind !== "ended" && stepsOf(state, job).length > 0)
+      continuePipeline(state, job, at, out);
   // Nobody can be running anything: no reason to wait.
   if (state.hold === undefined) for (const job of state.jobs.values()) release(job);
   return { state, commands: out };

@@ -60,6 +60,8 @@ export interface State {
   /** Workers to consider for grants, in turn. May hold some without credit. */
   idle: Set<WorkerId>;
   hold: Hold | undefined;
+  /** Steps that have ended, whose pipelines are to go on. */
+  endedSteps: JobId[];
   /** When to look for leftover objects next; undefined before the first tick. */
   collectAtMs: number | undefined;
 }
@@ -136,6 +138,8 @@ export interface Job {
 
 export type Stage =
   | { kind: Exclude<JobState, "succeeded" | "failed" | "cancelled"> }
+  /** Of a job with steps: the step that was begun last. */
+  | { kind: "steps"; current: JobId }
   | {
       kind: "ended";
       report: ReportRecord;
@@ -161,6 +165,8 @@ export interface Attempt {
   bytesIn: number;
   bytesTotal: number;
   status: string;
+  /** As of its last heartbeat. */
+  counters: Record<string, number>;
 }
 
 export interface Worker {
@@ -190,6 +196,7 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     attempts: new Map(),
     idle: new Set(),
     hold: undefined,
+    endedSteps: [],
     collectAtMs: undefined,
   };
 }
@@ -254,7 +261,8 @@ export function currentPhase(job: Job): Phase | undefined {
 }
 
 export function stateOf(job: Job): JobState {
-  return job.stage.kind === "ended" ? job.stage.report.state : job.stage.kind;
+  if (job.stage.kind === "ended") return job.stage.report.state;
+  return job.stage.kind === "steps" ? "map" : job.stage.kind;
 }
 
 /** CONTAINER/PREFIX of the result. */

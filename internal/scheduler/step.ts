@@ -26,6 +26,7 @@ import type { Command, Event } from "./events.ts";
 import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
 import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages.ts";
 import { cancelJob, startQueued, submitJob } from "./jobs.ts";
+import { continuePipelines } from "./pipeline.ts";
 import { answerQuery } from "./queries.ts";
 import type { State } from "./state.ts";
 import { backUpStragglers } from "./stragglers.ts";
@@ -35,7 +36,8 @@ export function step(state: State, event: Event): Command[] {
   const out: Command[] = [];
   handle(state, event, out);
   if (event.kind !== "query") {
-    startQueued(state, out);
+    continuePipelines(state, event, out);
+    startQueued(state, event, out);
     assignTasks(state, event.atMs, out);
     if (event.kind === "tick") backUpStragglers(state, event.atMs, out);
   }
@@ -63,7 +65,7 @@ function handle(state: State, event: Event, out: Command[]): void {
     case "swept":
       return swept(state, event, out);
     case "collected":
-      return sweepLeftovers(state, event.jobs, out);
+      return sweepLeftovers(state, event, out);
     case "worker-disconnected":
       return disconnected(state, event);
     case "worker-message":

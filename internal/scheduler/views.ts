@@ -1,7 +1,27 @@
 import { parseAttemptId, taskId } from "../model/ids.ts";
-import type { JobError, JobView, PhaseProgress, TaskView, WorkerView } from "../model/job.ts";
+import {
+  isFinal,
+  type JobError,
+  type JobView,
+  type PhaseProgress,
+  type StepView,
+  type TaskView,
+  type WorkerView,
+} from "../model/job.ts";
+import { LIMIT } from "../model/limits.ts";
 import type { ReportRecord } from "../model/records.ts";
-import { type Job, outputOf, type Phase, type State, stateOf, type Worker } from "./state.ts";
+import { addCounter } from "../model/task.ts";
+import {
+  type Attempt,
+  type Job,
+  outputOf,
+  type Phase,
+  type State,
+  stateOf,
+  type Task,
+  type Worker,
+} from "./state.ts";
+import { stepsOf, withSteps } from "./steps.ts";
 
 const NO_PROGRESS: PhaseProgress = {
   done: 0,
@@ -14,25 +34,91 @@ const NO_PROGRESS: PhaseProgress = {
 
 export function viewJob(state: State, job: Job): JobView {
   const { record, stage } = job;
-  const common = { id: record.id, spec: record.spec, submittedAtMs: record.submittedAtMs };
+  const steps = stepsOf(state, job).map((step): StepView => {
+    const { id, state: stepState, map, reduce, error } = viewJob(state, step);
+    return { id, step: step.record.pipeline?.step ?? 0, state: stepState, map, reduce, error };
+  });
+  const common = { id: record.id, spec: record.spec, submittedAtMs: record.submittedAtMs, steps };
   if (stage.kind === "ended") {
     const { record: _record, ...report } = stage.report;
     return { ...common, ...report, error: report.error };
   }
-  const live = liveProgress(state, job);
+  const current = steps.at(-1);
   return {
     ...common,
-    state: stateOf(job),
-    ...live,
-    startedAtMs: job.startedAtMs,
+    ...figuresOf(state, job),
+    // Between two steps none is running; the next one begins at once.
+    state:
+      current === undefined ? stateOf(job) : isFinal(current.state) ? "planning" : current.state,
     finishedAtMs: 0,
-    counters: Object.fromEntries(job.counters),
+    counters: liveCounters(state, job),
     output: outputOf(record),
     error: undefined,
-    attemptsFailed: job.attemptsFailed,
-    attemptsLost: job.attemptsLost,
-    badRecords: job.badRecords,
   };
+}
+
+/** Of a pipeline: how far its last step is, and what all of them have counted. */
+function figuresOf(state: State, job: Job) {
+  const steps = stepsOf(state, job);
+  const last = steps.at(-1) ?? job;
+  const { map, shuffle, reduce } =
+    last.stage.kind === "ended" ? last.stage.report : liveProgress(state, last);
+  const figures = { map, shuffle, reduce, attemptsFailed: 0, attemptsLost: 0, badRecords: 0 };
+  for (const one of withSteps(state, job)) {
+    const { attemptsFailed, attemptsLost, badRecords } =
+      one.stage.kind === "ended" ? one.stage.report : one;
+    figures.attemptsFailed += attemptsFailed;
+    figures.attemptsLost += attemptsLost;
+    figures.badRecords += badRecords;
+  }
+  return { ...figures, startedAtMs: startOf(steps[0] ?? job) };
+}
+
+function startOf({ stage, startedAtMs }: Job): number {
+  return stage.kind === "ended" ? stage.report.startedAtMs : startedAtMs;
+}
+
+/** Those of done tasks, and what running attempts have counted so far. */
+function liveCounters(state: State, job: Job): Record<string, number> {
+  const sums = countersOf(state, job);
+  for (const one of withSteps(state, job)) addLive(state, one, sums);
+  return Object.fromEntries(sums);
+}
+
+/** What done tasks have counted; of a pipeline, those of all its steps. */
+function countersOf(state: State, job: Job): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const { counters, stage } of withSteps(state, job)) {
+    const ended = stage.kind === "ended" ? Object.entries(stage.report.counters) : undefined;
+    for (const [name, value] of ended ?? counters) addTo(sums, name, value);
+  }
+  return sums;
+}
+
+function addTo(sums: Map<string, number>, name: string, value: number): void {
+  if (sums.has(name) || sums.size < LIMIT.countersPerJob)
+    sums.set(name, addCounter(sums.get(name), value));
+}
+
+function addLive(state: State, job: Job, sums: Map<string, number>): void {
+  for (const phase of [job.map, job.reduce]) {
+    if (phase.done === phase.tasks.length) continue;
+    for (const task of phase.tasks) {
+      if (task.state.kind !== "running") continue;
+      for (const [name, value] of Object.entries(foremost(state, task)?.counters ?? {}))
+        addTo(sums, name, value);
+    }
+  }
+}
+
+/** Of the attempts of a task, the one that has read most. */
+function foremost(state: State, task: Task): Attempt | undefined {
+  let best: Attempt | undefined;
+  for (const id of task.attempts) {
+    const attempt = state.attempts.get(id);
+    if (attempt !== undefined && attempt.bytesIn >= (best?.bytesIn ?? 0)) best = attempt;
+  }
+  return best;
 }
 
 type Progress = Pick<JobView, "map" | "shuffle" | "reduce">;
@@ -62,9 +148,7 @@ function phaseProgress(state: State, phase: Phase): PhaseProgress {
   for (const task of phase.tasks) {
     if (task.state.kind !== "running") continue;
     progress.running += 1;
-    let best = 0;
-    for (const id of task.attempts) best = Math.max(best, state.attempts.get(id)?.bytesIn ?? 0);
-    progress.bytesDone += best;
+    progress.bytesDone += foremost(state, task)?.bytesIn ?? 0;
   }
   return progress;
 }
@@ -76,21 +160,18 @@ export function reportOf(
   error: JobError | undefined,
   wallMs: number,
 ): ReportRecord {
-  const { map, shuffle, reduce } = liveProgress(state, job);
+  const { map, shuffle, reduce, ...figures } = figuresOf(state, job);
   return {
     record: job.record,
     state: end,
     map: { ...map, running: 0 },
     shuffle,
     reduce: { ...reduce, running: 0 },
-    startedAtMs: job.startedAtMs,
+    ...figures,
     finishedAtMs: wallMs,
-    counters: Object.fromEntries(job.counters),
+    counters: Object.fromEntries(countersOf(state, job)),
     output: outputOf(job.record),
     error,
-    attemptsFailed: job.attemptsFailed,
-    attemptsLost: job.attemptsLost,
-    badRecords: job.badRecords,
   };
 }
 

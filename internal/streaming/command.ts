@@ -19,19 +19,27 @@ export function splitCommand(command: string): string[] {
 /**
  * The argument vector for a script in its working directory: by its `#!` line,
  * by its extension, or as it is.
+ * @param python instead of the one that is found.
  * @throws MrError `user` when there is nothing that could run it.
  */
-export async function resolveCommand(script: string, args: string[]): Promise<string[]> {
+export async function resolveCommand(
+  script: string,
+  args: string[],
+  python?: string,
+): Promise<string[]> {
+  const interpreter = (program: string) =>
+    python !== undefined && isPython(program) ? python : resolveProgram(program);
   const first = await firstLine(script);
   const extension = script.slice(script.lastIndexOf(".") + 1);
   if (first.startsWith("#!")) {
     const words = first.slice(2).trim().split(/\s+/);
     const named = words[0]?.endsWith("/env") ? words.slice(words[1] === "-S" ? 2 : 1) : words;
     const [program = "", ...options] = named;
-    return [await resolveProgram(program), ...options, script, ...args];
+    return [await interpreter(program), ...options, script, ...args];
   }
-  if (extension === "py") return [await resolveProgram("python3"), script, ...args];
-  if (["js", "mjs", "cjs", "ts"].includes(extension)) return [process.execPath, script, ...args];
+  if (extension === "py") return [await interpreter("python3"), script, ...args];
+  if (["js", "mjs", "cjs", "ts", "mts"].includes(extension))
+    return [process.execPath, script, ...args];
   return [script, ...args];
 }
 
@@ -48,15 +56,18 @@ async function firstLine(path: string): Promise<string> {
 const programs = new Map<string, Promise<string>>();
 
 /** The executable of an interpreter, found once in the life of this process. */
-function resolveProgram(program: string): Promise<string> {
-  const name = program.slice(program.lastIndexOf("/") + 1);
+export function resolveProgram(program: string): Promise<string> {
   let found = programs.get(program);
   if (found === undefined) {
-    found = /^python3?$/.test(name) ? resolvePython(program) : findProgram(program);
+    found = isPython(program) ? resolvePython(program) : findProgram(program);
     programs.set(program, found);
     found.catch(() => programs.delete(program));
   }
   return found;
+}
+
+function isPython(program: string): boolean {
+  return /^python3?$/.test(program.slice(program.lastIndexOf("/") + 1));
 }
 
 /** `python3` may be a shim that costs 100 ms each time: ask it once what it starts. */

@@ -18,6 +18,12 @@ export class StderrLog {
   private line = Buffer.alloc(0);
   private skipping = false;
   private afterCr = false;
+  private readonly onReport: () => void;
+
+  /** @param onReport is called when a counter or the status has changed. */
+  constructor(onReport: () => void = () => undefined) {
+    this.onReport = onReport;
+  }
 
   push(chunk: Buffer): void {
     let start = 0;
@@ -75,6 +81,7 @@ export class StderrLog {
   private report(line: string): boolean {
     if (line.startsWith("reporter:status:")) {
       this.status = line.slice("reporter:status:".length, 16 + STATUS_CHARS_MAX);
+      this.onReport();
       return true;
     }
     if (!line.startsWith("reporter:counter:")) return false;
@@ -100,6 +107,7 @@ export class StderrLog {
     if (!(name in this.counters) && Object.keys(this.counters).length >= COUNTERS_MAX)
       return this.note(`warning: more than ${COUNTERS_MAX} counters; dropped ${name}`);
     this.counters[name] = addCounter(this.counters[name], amount);
+    this.onReport();
   }
 
   /** All that was kept. */

@@ -19,13 +19,14 @@
 import type { AttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
-import type {
-  Assignment,
-  AttemptProgress,
-  BadRecords,
-  TaskOutput,
-  TaskStats,
-  WorkerInfo,
+import {
+  type Assignment,
+  type AttemptProgress,
+  type BadRecords,
+  newProgress,
+  type TaskOutput,
+  type TaskStats,
+  type WorkerInfo,
 } from "../model/task.ts";
 import type { TaskResult } from "./task_context.ts";
 
@@ -255,7 +256,7 @@ export class WorkerAgent {
     for (const [attempt, held] of this.held) {
       // A stopping attempt keeps its lease until it is gone, so that nothing is swept under it.
       if (held.kind === "sealed") continue;
-      attempts.push(known.get(attempt) ?? { attempt, bytesIn: 0, bytesTotal: 0, status: "" });
+      attempts.push(known.get(attempt) ?? { attempt, ...newProgress() });
     }
     this.seq += 1;
     this.unacknowledged.set(this.seq, {

@@ -1,10 +1,12 @@
 import { createHash, randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isArchive, unpackArchive } from "../codec/unpack.ts";
 import { MrError } from "../model/errors.ts";
 import type { AttemptId } from "../model/ids.ts";
 import { CONTAINER } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
+import { VirtualEnvCache } from "../streaming/virtual_env_cache.ts";
 
 /**
  * A worker's local disk. What scripts may write to and what is ours are apart, so that a
@@ -12,6 +14,7 @@ import { type ObjectStore, readAll } from "../model/object_store.ts";
  *
  *   scripts/ATTEMPT/{work,tmp}   a script's working directory and its TMPDIR (a combiner's: tmp-combine)
  *   own/spill/ATTEMPT            spilled runs, checksummed
+ *   own/venv                     Python environments by what they hold
  *   own/cache                    scripts and files by version, checksummed
  */
 export class Scratch {
@@ -19,10 +22,13 @@ export class Scratch {
   private readonly store: ObjectStore;
   /** Of what was fetched: the cache lies where a script could reach it. */
   private readonly digests = new Map<string, string>();
+  /** Of all threads of the worker. */
+  readonly virtualEnvs: VirtualEnvCache;
 
   constructor(root: string, store: ObjectStore) {
     this.root = root;
     this.store = store;
+    this.virtualEnvs = new VirtualEnvCache(join(root, "own", "venv"));
   }
 
   async openAttempt(attempt: AttemptId): Promise<AttemptFolder> {
@@ -53,7 +59,7 @@ export class Scratch {
 
   /**
    * Puts a blob of dfs-scripts into the working directory under the name `link`, executable,
-   * in the version that the job was accepted with.
+   * in the version that the job was accepted with; an archive as a folder of that name.
    * @throws MrError `changed` or `not_found` when that version is no more.
    */
   async place(
@@ -63,8 +69,15 @@ export class Scratch {
     folder: AttemptFolder,
     signal: AbortSignal,
   ): Promise<void> {
+    const bytes = await this.read(name, etag, signal);
+    const path = join(folder.work, link);
     // A copy: the script may write to its own file.
-    await writeFile(join(folder.work, link), await this.read(name, etag, signal), { mode: 0o755 });
+    if (!isArchive(name)) return writeFile(path, bytes, { mode: 0o755 });
+    const packed = join(folder.spill, `archive-${randomUUID()}`);
+    await writeFile(packed, bytes, { mode: 0o600 });
+    await mkdir(path);
+    await unpackArchive(packed, name, path, UNPACK_LIMITS);
+    await rm(packed);
   }
 
   /** A blob of dfs-scripts in one version, from the cache where it is whole. */
@@ -95,6 +108,9 @@ export class Scratch {
     }
   }
 }
+
+/** Of one archive: more is a mistake, or an attack. */
+const UNPACK_LIMITS = { bytes: 4 * 1024 ** 3, entries: 200_000 };
 
 export interface AttemptFolder {
   /** The script's side; holds `work` and `temp`. */

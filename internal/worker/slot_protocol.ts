@@ -1,6 +1,6 @@
 import type { AttemptId } from "../model/ids.ts";
-import type { Assignment } from "../model/task.ts";
-import type { Progress, TaskResult } from "./task_context.ts";
+import type { Assignment, Progress } from "../model/task.ts";
+import type { TaskResult } from "./task_context.ts";
 
 /** What the main thread tells a slot's thread, and what that answers. */
 export type ToSlot = { kind: "run"; assignment: Assignment } | { kind: "stop"; attempt: AttemptId };

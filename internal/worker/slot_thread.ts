@@ -1,8 +1,8 @@
 import { type MessagePort, parentPort } from "node:worker_threads";
 import { messageOf } from "../model/errors.ts";
-import type { Assignment } from "../model/task.ts";
+import { type Assignment, newProgress } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
-import { failedResult, type Progress } from "./task_context.ts";
+import { failedResult } from "./task_context.ts";
 import type { TaskRunner } from "./task_runner.ts";
 
 const PROGRESS_MS = 500;
@@ -31,7 +31,7 @@ async function runOne(
   port: MessagePort,
 ): Promise<void> {
   const { attempt } = assignment;
-  const progress: Progress = { bytesIn: 0, bytesTotal: 0, status: "" };
+  const progress = newProgress();
   const say = (message: FromSlot) => port.postMessage(message);
   const timer = setInterval(() => say({ kind: "progress", attempt, progress }), PROGRESS_MS);
   try {

@@ -4,7 +4,14 @@ import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore, StagedObject } from "../model/object_store.ts";
-import type { Assignment, BadRecords, InputRange, TaskOutput, TaskStats } from "../model/task.ts";
+import type {
+  Assignment,
+  BadRecords,
+  InputRange,
+  Progress,
+  TaskOutput,
+  TaskStats,
+} from "../model/task.ts";
 import type { LineOrder } from "../shuffle/key_order.ts";
 import type { Feed } from "../shuffle/pair_sorter.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
@@ -13,7 +20,7 @@ import type { Script, ScriptEnd } from "../streaming/script.ts";
 import type { ScriptLimits } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder } from "./attempt_files.ts";
-import type { AttemptScripts, ScriptRole } from "./attempt_scripts.ts";
+import type { AttemptScripts, CodeSettings, ScriptRole } from "./attempt_scripts.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
@@ -21,12 +28,7 @@ export interface TaskRunnerOptions {
   /** A longer line of a script is refused, in bytes. */
   lineBytesMax: number;
   limits: ScriptLimits;
-}
-
-export interface Progress {
-  bytesIn: number;
-  bytesTotal: number;
-  status: string;
+  code: CodeSettings;
 }
 
 export type TaskResult =
@@ -92,7 +94,7 @@ export interface ScriptRun {
  * @throws MrError `user` unless it ended as its job expects.
  */
 export async function runScript(context: TaskContext, run: ScriptRun): Promise<void> {
-  const { signal, contract, progress, options } = context;
+  const { signal, contract, options } = context;
   const { role, range, log = context.log } = run;
   const script = await context.scripts.start({
     role,
@@ -101,10 +103,7 @@ export async function runScript(context: TaskContext, run: ScriptRun): Promise<v
     signal,
     silenceMs: contract.silenceMs,
     limits: options.limits,
-    onOutput: async (chunk) => {
-      progress.status = log.status;
-      await run.onOutput(chunk);
-    },
+    onOutput: run.onOutput,
   });
   const feeding = run.feed(script).then(
     () => script.endInput(),

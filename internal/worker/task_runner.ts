@@ -4,7 +4,7 @@ import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import { type Assignment, attemptLogName, newStats } from "../model/task.ts";
+import { type Assignment, attemptLogName, newStats, type Progress } from "../model/task.ts";
 import { lineOrder } from "../shuffle/key_order.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
@@ -15,7 +15,6 @@ import { runReduceTask } from "./reduce_task.ts";
 import {
   failedResult,
   LostOutput,
-  type Progress,
   type TaskContext,
   type TaskResult,
   type TaskRunnerOptions,
@@ -34,7 +33,10 @@ export class TaskRunner {
   }
 
   async run(assignment: Assignment, signal: AbortSignal, progress: Progress): Promise<TaskResult> {
-    const log = new StderrLog();
+    const log = new StderrLog(() => {
+      progress.status = log.status;
+      progress.counters = log.counters;
+    });
     const startMs = performance.now();
     const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
     if (folder instanceof Error) return failedResult("infra", messageOf(folder));
@@ -84,7 +86,7 @@ export class TaskRunner {
       contract,
       order: lineOrder(contract, assignment.job.sortValues),
       spill: new SpillFolder(folder.spill),
-      scripts: new AttemptScripts(assignment, folder, this.scratch),
+      scripts: new AttemptScripts(assignment, contract, this.options.code, folder, this.scratch),
     };
   }
 

@@ -4,13 +4,23 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { ContractCase } from "./case.ts";
 import { BUILTINS } from "./cases/builtins.ts";
+import { DEPENDENCIES } from "./cases/dependencies.ts";
+import { JOBS } from "./cases/jobs.ts";
 import { PRINTING } from "./cases/printing.ts";
 import { READING } from "./cases/reading.ts";
 import { RUNNING } from "./cases/running.ts";
 import { SHUFFLING } from "./cases/shuffling.ts";
 import { clusterRunner, localRunner, type Outcome, type Runner } from "./runners.ts";
 
-const CASES = [...READING, ...RUNNING, ...PRINTING, ...SHUFFLING, ...BUILTINS];
+const CASES = [
+  ...READING,
+  ...RUNNING,
+  ...DEPENDENCIES,
+  ...PRINTING,
+  ...SHUFFLING,
+  ...BUILTINS,
+  ...JOBS,
+];
 const ROOT = join(import.meta.dirname, "..", "..");
 
 describe("the contract's page", () => {

@@ -86,7 +86,7 @@ function renamed(one: ContractCase, own: (name: string) => string, container: st
     Object.fromEntries(
       Object.entries(given).map(([field, value]) => {
         if (["mapper", "reducer", "combiner"].includes(field)) return [field, command(value)];
-        if (field === "files") return [field, (value as string[]).map((name) => own(name))];
+        if (field === "files") return [field, (value as string[]).map(own)];
         if (field === "steps") return [field, (value as Record<string, unknown>[]).map(step)];
         return [field, value];
       }),

@@ -10,7 +10,7 @@ import {
   newStats,
   type TaskOutput,
 } from "../../internal/model/task.ts";
-import type { Answer, Command, Event } from "../../internal/scheduler/events.ts";
+import type { Answer, Command, Event, SweepScope } from "../../internal/scheduler/events.ts";
 import { recover } from "../../internal/scheduler/recover.ts";
 import {
   DEFAULT_SCHEDULER_CONFIG,
@@ -92,12 +92,12 @@ export class ScenarioInterpreter {
       case "published":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
       case "swept": {
-        const what = { intermediate: true, logs: false };
+        const what: SweepScope = { objects: "all", logs: false };
         return { ...time, kind: word, job: this.jobs.get(first) ?? "", what };
       }
       case "collected": {
         const jobs = plain.map((name) => this.jobs.get(name) ?? name);
-        return { ...time, kind: "collected", jobs };
+        return { ...time, kind: "collected", maps: jobs, results: [] };
       }
       case "cancel":
         return { ...time, kind: "cancel", reply: 1, id: this.jobs.get(first) ?? "" };
@@ -145,6 +145,7 @@ export class ScenarioInterpreter {
           bytesIn: 0,
           bytesTotal: 0,
           status: "",
+          counters: {},
         }));
         return { kind: "heartbeat", seq: 1, attempts: progress };
       }
@@ -231,7 +232,12 @@ export class ScenarioInterpreter {
           `publish ${command.job}: ${command.receipts.length} parts, then ${command.marker.name}`,
         ];
       case "sweep": {
-        const what = [command.what.intermediate && "intermediate", command.what.logs && "logs"];
+        const { objects, logs } = command.what;
+        const what = [
+          objects === "all" && "intermediate",
+          objects === "maps" && "map outputs",
+          logs && "logs",
+        ];
         return [`sweep ${command.job.id}: ${what.filter(Boolean).join(", ") || "nothing"}`];
       }
       case "collect":

@@ -26,7 +26,40 @@ export function submitJob(scene: Scene): void {
   ask();
 }
 
-function chooseJob({ world, history }: Scene): JobSpec {
+function chooseJob(scene: Scene): JobSpec {
+  return scene.world.chance(0.15) ? choosePipeline(scene) : chooseSingle(scene);
+}
+
+/** Sometimes one that goes on from a pipeline that has failed. */
+function choosePipeline({ world, history }: Scene): JobSpec {
+  const ended = [...history.reports.values()].filter(
+    ({ record, state }) => record.spec.steps.length > 0 && state !== "succeeded",
+  );
+  const before = world.chance(0.5) ? world.pick(ended)?.record : undefined;
+  const step = () => ({
+    mapper: "m.py",
+    reducer: "r.py",
+    m_num: world.between(1, 5),
+    r_num: world.pick([0, 1, 3]),
+  });
+  const again = before?.spec.steps.map(({ mapper, reducer, m_num, r_num }) => ({
+    mapper,
+    reducer,
+    m_num,
+    r_num,
+  }));
+  const steps = again ?? Array.from({ length: world.between(1, 3) }, step);
+  const name = world.chance(0.5) ? "steady" : "fickle";
+  return parseJobRequest({
+    name,
+    data: "text",
+    steps,
+    from: before?.id,
+    max_attempts: world.pick([1, 3]),
+  });
+}
+
+function chooseSingle({ world, history }: Scene): JobSpec {
   const finished = [...history.reports.values()].filter(isMapResult);
   const from = world.chance(0.5) ? world.pick(finished)?.record : undefined;
   const [phase, reduces] =

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
-import { parseAttemptId, taskId } from "../../internal/model/ids.ts";
+import { parseAttemptId, stepId, taskId } from "../../internal/model/ids.ts";
 import type { JobSpec } from "../../internal/model/job_request.ts";
 import {
   type DoneRecord,
@@ -21,6 +21,8 @@ export const SEEN = [
   "bad records",
   "reduce phases",
   "ranges cut",
+  "pipelines",
+  "pipelines resumed",
 ] as const;
 export type Seen = Record<(typeof SEEN)[number], number>;
 
@@ -51,6 +53,8 @@ interface Lost {
  * I8  a winner's output is there when it is recorded, and not deleted while it is needed
  * I9  what is published rests on one output of each map task: every reduce winner has
  *     read pairs with the digest of that task's last winner
+ * I11 a step is planned when what it reads is marked; a pipeline has succeeded if and only
+ *     if all its steps have
  * I10 a job's ranges are cut once; its reduces have no others
  */
 export class History {
@@ -139,9 +143,34 @@ export class History {
       `I6: ${job} ended as ${before?.state} and again as ${report.state}`,
     );
     const { state } = report;
-    assert.equal(this.marked.has(job), state === "succeeded", `I6: ${job} is ${state}; its marker`);
+    if (report.record.spec.steps.length > 0) this.pipelineEnded(job, report);
+    else
+      assert.equal(
+        this.marked.has(job),
+        state === "succeeded",
+        `I6: ${job} is ${state}; its marker`,
+      );
     this.reports.set(job, report);
     if (report.record.spec.phase === "reduce") this.seen["reduce phases"] += 1;
+  }
+
+  private pipelineEnded(job: string, { record, state }: ReportRecord): void {
+    const first = record.resume?.step ?? 0;
+    const steps = record.spec.steps.map((_, step) => this.reports.get(stepId(job, step))?.state);
+    const all = steps.slice(first).every((end) => end === "succeeded");
+    assert.equal(all, state === "succeeded", `I11: ${job} is ${state}; its steps are ${steps}`);
+    if (this.reports.has(job)) return;
+    if (steps.length > 1 && all) this.seen.pipelines += 1;
+    if (first > 0) this.seen["pipelines resumed"] += 1;
+  }
+
+  /** A step is being planned. */
+  planned(job: string, data: string[]): void {
+    for (const place of data) {
+      const [container, before = ""] = place.split("/");
+      if (container === "dfs-intermediate")
+        assert.ok(this.marked.has(before), `I11: ${job} reads ${before}, which is not marked`);
+    }
   }
 
   granted(assignment: Assignment, commit: RecordWrite[]): void {

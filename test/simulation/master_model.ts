@@ -248,8 +248,8 @@ export class MasterModel extends ProcessModel {
         return this.later(mode, 1, 50, () => this.sweep(mode, effect));
       case "collect":
         return this.later(mode, 1, 100, () => {
-          const jobs = this.scene.storage.jobs();
-          this.later(mode, 1, 50, () => this.post({ kind: "collected", jobs }));
+          const maps = this.scene.storage.jobs();
+          this.later(mode, 1, 50, () => this.post({ kind: "collected", maps, results: [] }));
         });
       case "changed":
         return;
@@ -264,7 +264,8 @@ export class MasterModel extends ProcessModel {
     );
   }
 
-  private plan({ id, spec }: JobRecord): void {
+  private plan({ id, spec, pipeline }: JobRecord): void {
+    if (pipeline !== undefined) this.scene.history.planned(id, spec.data);
     if (spec.m_num === 13) return this.post({ kind: "plan-failed", job: id, message: "unlucky" });
     this.post({ kind: "planned", job: id, plan: this.planOf(spec) });
   }
@@ -306,7 +307,7 @@ export class MasterModel extends ProcessModel {
 
   private sweep(mode: Leading, { job, what }: Extract<Effect, { kind: "sweep" }>): void {
     const { storage } = this.scene;
-    const objects = what.intermediate ? storage.ofJob(job.id) : [];
+    const objects = what.objects === "none" ? [] : storage.ofJob(job.id);
     this.later(mode, 1, 50, () => {
       for (const object of objects) {
         storage.delete(object);

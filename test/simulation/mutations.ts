@@ -1,6 +1,6 @@
 import type { RecordWrite } from "../../internal/model/coordinator.ts";
 import type { Receipt } from "../../internal/model/task.ts";
-import type { Command, Event } from "../../internal/scheduler/events.ts";
+import type { Command, Event, SweepScope } from "../../internal/scheduler/events.ts";
 import type { State } from "../../internal/scheduler/state.ts";
 import type { AgentCommand, AgentEvent } from "../../internal/worker/agent.ts";
 import type { WorkerModel } from "./worker_model.ts";
@@ -219,7 +219,7 @@ function discardSealed({ agent }: WorkerModel): AgentCommand[] {
 
 function sweepRunning(state: State): Command[] {
   return [...state.jobs.values()].flatMap((job) => {
-    const what = { intermediate: true, logs: false };
+    const what: SweepScope = { objects: "all", logs: false };
     const isRunning = job.stage.kind === "reduce";
     return isRunning ? { kind: "sweep", job: job.record, what, tasks: [] } : [];
   });

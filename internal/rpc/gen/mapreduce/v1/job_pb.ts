@@ -10,7 +10,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/job.proto.
  */
 export const file_mapreduce_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEixQQKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFEhEKCW1vcmVfZGF0YRgQIAMoCRIQCghjb21iaW5lchgRIAEoCRITCgtwYXJ0aXRpb25lchgSIAEoCRIVCg1vdXRwdXRfZm9ybWF0GBMgASgJEhkKDHRhc2tfdGltZW91dBgUIAEoAUgBiAEBEiEKBXN0ZXBzGBUgAygLMhIubWFwcmVkdWNlLnYxLlN0ZXAaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCKVAwoEU3RlcBIOCgZtYXBwZXIYASABKAkSDwoHcmVkdWNlchgCIAEoCRIQCghjb21iaW5lchgDIAEoCRITCgtwYXJ0aXRpb25lchgEIAEoCRIVCg1vdXRwdXRfZm9ybWF0GAUgASgJEg0KBW1fbnVtGAYgASgFEhIKBXJfbnVtGAcgASgFSACIAQESKAoDZW52GAggAygLMhsubWFwcmVkdWNlLnYxLlN0ZXAuRW52RW50cnkSKgoEY29uZhgJIAMoCzIcLm1hcHJlZHVjZS52MS5TdGVwLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIXCg9tYXhfYmFkX3JlY29yZHMYCyABKAUSGQoMdGFza190aW1lb3V0GAwgASgBSAGIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCJ3Cg1QaGFzZVByb2dyZXNzEgwKBGRvbmUYASABKAUSDQoFdG90YWwYAiABKAUSDwoHcnVubmluZxgDIAEoBRISCgpieXRlc19kb25lGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEg8KB3JlY29yZHMYBiABKAMiWwoISm9iRXJyb3ISDQoFY2xhc3MYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgR0YXNrGAMgASgJEg8KB2F0dGVtcHQYBCABKAkSEAoIbG9nX3RhaWwYBSABKAkiigQKA0pvYhIKCgJpZBgBIAEoCRIlCgVzdGF0ZRgCIAEoDjIWLm1hcHJlZHVjZS52MS5Kb2JTdGF0ZRIjCgRzcGVjGAMgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSKAoDbWFwGAQgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSLAoHc2h1ZmZsZRgFIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEisKBnJlZHVjZRgGIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEhcKD3N1Ym1pdHRlZF9hdF9tcxgHIAEoAxIVCg1zdGFydGVkX2F0X21zGAggASgDEhYKDmZpbmlzaGVkX2F0X21zGAkgASgDEjEKCGNvdW50ZXJzGAogAygLMh8ubWFwcmVkdWNlLnYxLkpvYi5Db3VudGVyc0VudHJ5Eg4KBm91dHB1dBgLIAEoCRIlCgVlcnJvchgMIAEoCzIWLm1hcHJlZHVjZS52MS5Kb2JFcnJvchIXCg9hdHRlbXB0c19mYWlsZWQYDSABKAUSFQoNYXR0ZW1wdHNfbG9zdBgOIAEoBRITCgtiYWRfcmVjb3JkcxgPIAEoAxovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiTQoNU3VibWl0UmVxdWVzdBIjCgRzcGVjGAEgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJIkIKDlN1Ym1pdFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2ISEAoIcmVwZWF0ZWQYAiABKAgiGAoKR2V0UmVxdWVzdBIKCgJpZBgBIAEoCSItCgtHZXRSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIh0KC0xpc3RSZXF1ZXN0Eg4KBmFjdGl2ZRgBIAEoCCIvCgxMaXN0UmVzcG9uc2USHwoEam9icxgBIAMoCzIRLm1hcHJlZHVjZS52MS5Kb2IiGgoMV2F0Y2hSZXF1ZXN0EgoKAmlkGAEgASgJIi8KDVdhdGNoUmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiIbCg1DYW5jZWxSZXF1ZXN0EgoKAmlkGAEgASgJIjAKDkNhbmNlbFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2IiHgoQTGlzdFRhc2tzUmVxdWVzdBIKCgJpZBgBIAEoCSI2ChFMaXN0VGFza3NSZXNwb25zZRIhCgV0YXNrcxgBIAMoCzISLm1hcHJlZHVjZS52MS5UYXNrInQKBFRhc2sSCgoCaWQYASABKAkSDQoFc3RhdGUYAiABKAkSEAoIZmFpbHVyZXMYAyABKAUSKwoIYXR0ZW1wdHMYBCADKAsyGS5tYXByZWR1Y2UudjEuVGFza0F0dGVtcHQSEgoKbGFzdF9lcnJvchgFIAEoCSJvCgtUYXNrQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZ3b3JrZXIYAiABKAkSDQoFc3RhdGUYAyABKAkSEAoIYnl0ZXNfaW4YBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMSDgoGc3RhdHVzGAYgASgJIisKCVZpb2xhdGlvbhINCgVmaWVsZBgBIAEoCRIPCgdtZXNzYWdlGAIgASgJIjkKClZpb2xhdGlvbnMSKwoKdmlvbGF0aW9ucxgBIAMoCzIXLm1hcHJlZHVjZS52MS5WaW9sYXRpb24q3gEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhQKEEpPQl9TVEFURV9RVUVVRUQQARIWChJKT0JfU1RBVEVfUExBTk5JTkcQAhIRCg1KT0JfU1RBVEVfTUFQEAMSFAoQSk9CX1NUQVRFX1JFRFVDRRAEEhgKFEpPQl9TVEFURV9DT01NSVRUSU5HEAUSFwoTSk9CX1NUQVRFX1NVQ0NFRURFRBAGEhQKEEpPQl9TVEFURV9GQUlMRUQQBxIXChNKT0JfU1RBVEVfQ0FOQ0VMTEVEEAgyowMKCkpvYlNlcnZpY2USQwoGU3VibWl0EhsubWFwcmVkdWNlLnYxLlN1Ym1pdFJlcXVlc3QaHC5tYXByZWR1Y2UudjEuU3VibWl0UmVzcG9uc2USOgoDR2V0EhgubWFwcmVkdWNlLnYxLkdldFJlcXVlc3QaGS5tYXByZWR1Y2UudjEuR2V0UmVzcG9uc2USPQoETGlzdBIZLm1hcHJlZHVjZS52MS5MaXN0UmVxdWVzdBoaLm1hcHJlZHVjZS52MS5MaXN0UmVzcG9uc2USQgoFV2F0Y2gSGi5tYXByZWR1Y2UudjEuV2F0Y2hSZXF1ZXN0GhsubWFwcmVkdWNlLnYxLldhdGNoUmVzcG9uc2UwARJDCgZDYW5jZWwSGy5tYXByZWR1Y2UudjEuQ2FuY2VsUmVxdWVzdBocLm1hcHJlZHVjZS52MS5DYW5jZWxSZXNwb25zZRJMCglMaXN0VGFza3MSHi5tYXByZWR1Y2UudjEuTGlzdFRhc2tzUmVxdWVzdBofLm1hcHJlZHVjZS52MS5MaXN0VGFza3NSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEixQQKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFEhEKCW1vcmVfZGF0YRgQIAMoCRIQCghjb21iaW5lchgRIAEoCRITCgtwYXJ0aXRpb25lchgSIAEoCRIVCg1vdXRwdXRfZm9ybWF0GBMgASgJEhkKDHRhc2tfdGltZW91dBgUIAEoAUgBiAEBEiEKBXN0ZXBzGBUgAygLMhIubWFwcmVkdWNlLnYxLlN0ZXAaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCKVAwoEU3RlcBIOCgZtYXBwZXIYASABKAkSDwoHcmVkdWNlchgCIAEoCRIQCghjb21iaW5lchgDIAEoCRITCgtwYXJ0aXRpb25lchgEIAEoCRIVCg1vdXRwdXRfZm9ybWF0GAUgASgJEg0KBW1fbnVtGAYgASgFEhIKBXJfbnVtGAcgASgFSACIAQESKAoDZW52GAggAygLMhsubWFwcmVkdWNlLnYxLlN0ZXAuRW52RW50cnkSKgoEY29uZhgJIAMoCzIcLm1hcHJlZHVjZS52MS5TdGVwLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIXCg9tYXhfYmFkX3JlY29yZHMYCyABKAUSGQoMdGFza190aW1lb3V0GAwgASgBSAGIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZfcl9udW1CDwoNX3Rhc2tfdGltZW91dCJ3Cg1QaGFzZVByb2dyZXNzEgwKBGRvbmUYASABKAUSDQoFdG90YWwYAiABKAUSDwoHcnVubmluZxgDIAEoBRISCgpieXRlc19kb25lGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEg8KB3JlY29yZHMYBiABKAMiWwoISm9iRXJyb3ISDQoFY2xhc3MYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgR0YXNrGAMgASgJEg8KB2F0dGVtcHQYBCABKAkSEAoIbG9nX3RhaWwYBSABKAkitQQKA0pvYhIKCgJpZBgBIAEoCRIlCgVzdGF0ZRgCIAEoDjIWLm1hcHJlZHVjZS52MS5Kb2JTdGF0ZRIjCgRzcGVjGAMgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSKAoDbWFwGAQgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSLAoHc2h1ZmZsZRgFIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEisKBnJlZHVjZRgGIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEhcKD3N1Ym1pdHRlZF9hdF9tcxgHIAEoAxIVCg1zdGFydGVkX2F0X21zGAggASgDEhYKDmZpbmlzaGVkX2F0X21zGAkgASgDEjEKCGNvdW50ZXJzGAogAygLMh8ubWFwcmVkdWNlLnYxLkpvYi5Db3VudGVyc0VudHJ5Eg4KBm91dHB1dBgLIAEoCRIlCgVlcnJvchgMIAEoCzIWLm1hcHJlZHVjZS52MS5Kb2JFcnJvchIXCg9hdHRlbXB0c19mYWlsZWQYDSABKAUSFQoNYXR0ZW1wdHNfbG9zdBgOIAEoBRITCgtiYWRfcmVjb3JkcxgPIAEoAxIpCgVzdGVwcxgQIAMoCzIaLm1hcHJlZHVjZS52MS5TdGVwUHJvZ3Jlc3MaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIs0BCgxTdGVwUHJvZ3Jlc3MSCgoCaWQYASABKAkSDAoEc3RlcBgCIAEoBRIlCgVzdGF0ZRgDIAEoDjIWLm1hcHJlZHVjZS52MS5Kb2JTdGF0ZRIoCgNtYXAYBCABKAsyGy5tYXByZWR1Y2UudjEuUGhhc2VQcm9ncmVzcxIrCgZyZWR1Y2UYBSABKAsyGy5tYXByZWR1Y2UudjEuUGhhc2VQcm9ncmVzcxIlCgVlcnJvchgGIAEoCzIWLm1hcHJlZHVjZS52MS5Kb2JFcnJvciJNCg1TdWJtaXRSZXF1ZXN0EiMKBHNwZWMYASABKAsyFS5tYXByZWR1Y2UudjEuSm9iU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkiQgoOU3VibWl0UmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYhIQCghyZXBlYXRlZBgCIAEoCCIYCgpHZXRSZXF1ZXN0EgoKAmlkGAEgASgJIi0KC0dldFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2IiHQoLTGlzdFJlcXVlc3QSDgoGYWN0aXZlGAEgASgIIi8KDExpc3RSZXNwb25zZRIfCgRqb2JzGAEgAygLMhEubWFwcmVkdWNlLnYxLkpvYiIaCgxXYXRjaFJlcXVlc3QSCgoCaWQYASABKAkiLwoNV2F0Y2hSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIhsKDUNhbmNlbFJlcXVlc3QSCgoCaWQYASABKAkiMAoOQ2FuY2VsUmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiIeChBMaXN0VGFza3NSZXF1ZXN0EgoKAmlkGAEgASgJIjYKEUxpc3RUYXNrc1Jlc3BvbnNlEiEKBXRhc2tzGAEgAygLMhIubWFwcmVkdWNlLnYxLlRhc2sidAoEVGFzaxIKCgJpZBgBIAEoCRINCgVzdGF0ZRgCIAEoCRIQCghmYWlsdXJlcxgDIAEoBRIrCghhdHRlbXB0cxgEIAMoCzIZLm1hcHJlZHVjZS52MS5UYXNrQXR0ZW1wdBISCgpsYXN0X2Vycm9yGAUgASgJIm8KC1Rhc2tBdHRlbXB0EgoKAmlkGAEgASgJEg4KBndvcmtlchgCIAEoCRINCgVzdGF0ZRgDIAEoCRIQCghieXRlc19pbhgEIAEoAxITCgtieXRlc190b3RhbBgFIAEoAxIOCgZzdGF0dXMYBiABKAkiKwoJVmlvbGF0aW9uEg0KBWZpZWxkGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiOQoKVmlvbGF0aW9ucxIrCgp2aW9sYXRpb25zGAEgAygLMhcubWFwcmVkdWNlLnYxLlZpb2xhdGlvbireAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQSk9CX1NUQVRFX1FVRVVFRBABEhYKEkpPQl9TVEFURV9QTEFOTklORxACEhEKDUpPQl9TVEFURV9NQVAQAxIUChBKT0JfU1RBVEVfUkVEVUNFEAQSGAoUSk9CX1NUQVRFX0NPTU1JVFRJTkcQBRIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAYSFAoQSk9CX1NUQVRFX0ZBSUxFRBAHEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCDKjAwoKSm9iU2VydmljZRJDCgZTdWJtaXQSGy5tYXByZWR1Y2UudjEuU3VibWl0UmVxdWVzdBocLm1hcHJlZHVjZS52MS5TdWJtaXRSZXNwb25zZRI6CgNHZXQSGC5tYXByZWR1Y2UudjEuR2V0UmVxdWVzdBoZLm1hcHJlZHVjZS52MS5HZXRSZXNwb25zZRI9CgRMaXN0EhkubWFwcmVkdWNlLnYxLkxpc3RSZXF1ZXN0GhoubWFwcmVkdWNlLnYxLkxpc3RSZXNwb25zZRJCCgVXYXRjaBIaLm1hcHJlZHVjZS52MS5XYXRjaFJlcXVlc3QaGy5tYXByZWR1Y2UudjEuV2F0Y2hSZXNwb25zZTABEkMKBkNhbmNlbBIbLm1hcHJlZHVjZS52MS5DYW5jZWxSZXF1ZXN0GhwubWFwcmVkdWNlLnYxLkNhbmNlbFJlc3BvbnNlEkwKCUxpc3RUYXNrcxIeLm1hcHJlZHVjZS52MS5MaXN0VGFza3NSZXF1ZXN0Gh8ubWFwcmVkdWNlLnYxLkxpc3RUYXNrc1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message mapreduce.v1.JobSpec
@@ -397,6 +397,13 @@ export type Job = Message<"mapreduce.v1.Job"> & {
    * @generated from field: int64 bad_records = 15;
    */
   badRecords: bigint;
+
+  /**
+   * Of a job with steps, those that were begun.
+   *
+   * @generated from field: repeated mapreduce.v1.StepProgress steps = 16;
+   */
+  steps: StepProgress[];
 };
 
 /**
@@ -405,6 +412,52 @@ export type Job = Message<"mapreduce.v1.Job"> & {
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_job, 4);
+
+/**
+ * StepProgress is one step of a job; Get tells all of it by its id.
+ *
+ * @generated from message mapreduce.v1.StepProgress
+ */
+export type StepProgress = Message<"mapreduce.v1.StepProgress"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * From 0.
+   *
+   * @generated from field: int32 step = 2;
+   */
+  step: number;
+
+  /**
+   * @generated from field: mapreduce.v1.JobState state = 3;
+   */
+  state: JobState;
+
+  /**
+   * @generated from field: mapreduce.v1.PhaseProgress map = 4;
+   */
+  map?: PhaseProgress | undefined;
+
+  /**
+   * @generated from field: mapreduce.v1.PhaseProgress reduce = 5;
+   */
+  reduce?: PhaseProgress | undefined;
+
+  /**
+   * @generated from field: mapreduce.v1.JobError error = 6;
+   */
+  error?: JobError | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.StepProgress.
+ * Use `create(StepProgressSchema)` to create a new message.
+ */
+export const StepProgressSchema: GenMessage<StepProgress> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_job, 5);
 
 /**
  * @generated from message mapreduce.v1.SubmitRequest
@@ -428,7 +481,7 @@ export type SubmitRequest = Message<"mapreduce.v1.SubmitRequest"> & {
  * Use `create(SubmitRequestSchema)` to create a new message.
  */
 export const SubmitRequestSchema: GenMessage<SubmitRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 5);
+  messageDesc(file_mapreduce_v1_job, 6);
 
 /**
  * @generated from message mapreduce.v1.SubmitResponse
@@ -452,7 +505,7 @@ export type SubmitResponse = Message<"mapreduce.v1.SubmitResponse"> & {
  * Use `create(SubmitResponseSchema)` to create a new message.
  */
 export const SubmitResponseSchema: GenMessage<SubmitResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 6);
+  messageDesc(file_mapreduce_v1_job, 7);
 
 /**
  * @generated from message mapreduce.v1.GetRequest
@@ -469,7 +522,7 @@ export type GetRequest = Message<"mapreduce.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 7);
+  messageDesc(file_mapreduce_v1_job, 8);
 
 /**
  * @generated from message mapreduce.v1.GetResponse
@@ -486,7 +539,7 @@ export type GetResponse = Message<"mapreduce.v1.GetResponse"> & {
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 8);
+  messageDesc(file_mapreduce_v1_job, 9);
 
 /**
  * @generated from message mapreduce.v1.ListRequest
@@ -505,7 +558,7 @@ export type ListRequest = Message<"mapreduce.v1.ListRequest"> & {
  * Use `create(ListRequestSchema)` to create a new message.
  */
 export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 9);
+  messageDesc(file_mapreduce_v1_job, 10);
 
 /**
  * @generated from message mapreduce.v1.ListResponse
@@ -522,7 +575,7 @@ export type ListResponse = Message<"mapreduce.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 10);
+  messageDesc(file_mapreduce_v1_job, 11);
 
 /**
  * @generated from message mapreduce.v1.WatchRequest
@@ -539,7 +592,7 @@ export type WatchRequest = Message<"mapreduce.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 11);
+  messageDesc(file_mapreduce_v1_job, 12);
 
 /**
  * @generated from message mapreduce.v1.WatchResponse
@@ -556,7 +609,7 @@ export type WatchResponse = Message<"mapreduce.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 12);
+  messageDesc(file_mapreduce_v1_job, 13);
 
 /**
  * @generated from message mapreduce.v1.CancelRequest
@@ -573,7 +626,7 @@ export type CancelRequest = Message<"mapreduce.v1.CancelRequest"> & {
  * Use `create(CancelRequestSchema)` to create a new message.
  */
 export const CancelRequestSchema: GenMessage<CancelRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 13);
+  messageDesc(file_mapreduce_v1_job, 14);
 
 /**
  * @generated from message mapreduce.v1.CancelResponse
@@ -590,7 +643,7 @@ export type CancelResponse = Message<"mapreduce.v1.CancelResponse"> & {
  * Use `create(CancelResponseSchema)` to create a new message.
  */
 export const CancelResponseSchema: GenMessage<CancelResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 14);
+  messageDesc(file_mapreduce_v1_job, 15);
 
 /**
  * @generated from message mapreduce.v1.ListTasksRequest
@@ -607,7 +660,7 @@ export type ListTasksRequest = Message<"mapreduce.v1.ListTasksRequest"> & {
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema: GenMessage<ListTasksRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 15);
+  messageDesc(file_mapreduce_v1_job, 16);
 
 /**
  * @generated from message mapreduce.v1.ListTasksResponse
@@ -624,7 +677,7 @@ export type ListTasksResponse = Message<"mapreduce.v1.ListTasksResponse"> & {
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema: GenMessage<ListTasksResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 16);
+  messageDesc(file_mapreduce_v1_job, 17);
 
 /**
  * @generated from message mapreduce.v1.Task
@@ -663,7 +716,7 @@ export type Task = Message<"mapreduce.v1.Task"> & {
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 17);
+  messageDesc(file_mapreduce_v1_job, 18);
 
 /**
  * @generated from message mapreduce.v1.TaskAttempt
@@ -705,7 +758,7 @@ export type TaskAttempt = Message<"mapreduce.v1.TaskAttempt"> & {
  * Use `create(TaskAttemptSchema)` to create a new message.
  */
 export const TaskAttemptSchema: GenMessage<TaskAttempt> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 18);
+  messageDesc(file_mapreduce_v1_job, 19);
 
 /**
  * Violation names one offending field of a refused request. A refusal carries
@@ -730,7 +783,7 @@ export type Violation = Message<"mapreduce.v1.Violation"> & {
  * Use `create(ViolationSchema)` to create a new message.
  */
 export const ViolationSchema: GenMessage<Violation> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 19);
+  messageDesc(file_mapreduce_v1_job, 20);
 
 /**
  * @generated from message mapreduce.v1.Violations
@@ -747,7 +800,7 @@ export type Violations = Message<"mapreduce.v1.Violations"> & {
  * Use `create(ViolationsSchema)` to create a new message.
  */
 export const ViolationsSchema: GenMessage<Violations> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 20);
+  messageDesc(file_mapreduce_v1_job, 21);
 
 /**
  * @generated from enum mapreduce.v1.JobState

@@ -1,0 +1,95 @@
+import type { ContractCase } from "../case.ts";
+
+const WORDS =
+  "import sys\nfor line in sys.stdin:\n    for w in line.split(): print(w, 1, sep='\\t')\n";
+const SUM = `import sys
+from itertools import groupby
+for key, lines in groupby((l.rstrip("\\n").split("\\t", 1) for l in sys.stdin), lambda l: l[0]):
+    print(key, sum(int(v) for _, v in lines), sep="\\t")
+`;
+/** Puts the count first, so that it is the key. */
+const SWAP =
+  "import sys\nfor line in sys.stdin:\n    w, n = line.split()\n    print(n, w, sep='\\t')\n";
+const scripts = { "words.py": WORDS, "sum.py": SUM, "swap.py": SWAP };
+const input = { a: "b a c\na\nb a\n", b: "a c\n" };
+
+export const JOBS: ContractCase[] = [
+  {
+    rules: "J1",
+    title: "word count, as by a pipe",
+    input,
+    scripts,
+    request: { mapper: "words.py", reducer: "sum.py", m_num: 3, r_num: 1 },
+    parts: ["a\t4\nb\t2\nc\t2\n"],
+  },
+  {
+    rules: "J3",
+    title: "two steps: count, then sort by count",
+    input,
+    scripts,
+    request: {
+      steps: [
+        { mapper: "words.py", combiner: "sum", reducer: "sum.py", m_num: 2, r_num: 2 },
+        {
+          mapper: "swap.py",
+          reducer: "cat",
+          r_num: 1,
+          conf: { "mapreduce.partition.keycomparator.options": "-nr" },
+        },
+      ],
+    },
+    check: (parts) => {
+      const lines = [...parts.values()].map(String).join("").split("\n").slice(0, -1);
+      const [first, ...rest] = lines;
+      if (first !== "4\ta" || rest.toSorted().join() !== "2\tb,2\tc") throw new Error(lines.join());
+    },
+  },
+  {
+    rules: "J3",
+    title: "steps share env, conf and files; a step may be map-only or built-in",
+    input,
+    scripts: {
+      ...scripts,
+      "env.py":
+        "import os, sys\nfor line in sys.stdin: print(line.strip(), os.environ['WHO'], open('note.txt').read().strip())\n",
+      "note.txt": "noted\n",
+    },
+    request: {
+      env: { WHO: "me" },
+      files: ["note.txt"],
+      steps: [
+        { mapper: "words.py", reducer: "count", r_num: 1 },
+        { mapper: "env.py", r_num: 0, m_num: 1 },
+        { mapper: "identity", r_num: 0, m_num: 1 },
+      ],
+    },
+    parts: ["a\t4 me noted\nb\t2 me noted\nc\t2 me noted\n"],
+  },
+  {
+    rules: "J3",
+    title: "a step that fails is named",
+    input,
+    scripts: { ...scripts, "bad.py": "import sys\nsys.stdin.read()\nsys.exit(7)\n" },
+    request: {
+      max_attempts: 1,
+      steps: [
+        { mapper: "words.py", reducer: "sum.py" },
+        { mapper: "bad.py", r_num: 0 },
+      ],
+    },
+    fails: /step 2: the script exited with 7/,
+  },
+  {
+    rules: "J3",
+    title: "what is wrong with a step is said of it",
+    input,
+    scripts,
+    request: {
+      steps: [
+        { mapper: "words.py", r_num: 1 },
+        { reducer: "sum.py", color: "red" },
+      ],
+    },
+    fails: /steps\.0\.reducer: a reducer is needed[\s\S]*steps\.1\.mapper: the field is missing/,
+  },
+];
