@@ -32,6 +32,8 @@ export class InProcessCluster {
     const master = await this.open(new MasterProcess(masterConfig({ ...common, RPC_PORT: "0" })));
     const proxy = await this.open(new ProxyProcess(proxyConfig({ ...common, HTTP_PORT: "0" })));
     const worker = {
+      // What an operator would set (MR_SORT_MB, MR_LINE_MB, MR_SCRIPT_...) holds here too.
+      ...process.env,
       ...common,
       RPC_ADDRESS: master,
       MR_SLOTS: String(this.slots),

@@ -9,6 +9,8 @@ export interface ContractCase {
   scripts?: Record<string, string | Uint8Array>;
   /** `data` is `input` unless it says otherwise. */
   request: Record<string, unknown>;
+  /** A request that is made, and succeeds, before this one; then there is no local run. */
+  before?: Record<string, unknown>;
   /** The bytes of the parts in order, exactly. */
   parts?: (string | Uint8Array)[];
   /** Names of all objects of the result, but for `_SUCCESS`. */

@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
@@ -27,9 +28,11 @@ interface OpenRunner {
 
 let serial = 0;
 
+const SETTINGS = { MR_LINE_MB: "1" };
+
 /** Two workers, the embedded backends, requests over HTTP. */
 export const clusterRunner: OpenRunner = async () => {
-  const cluster = await useCluster({ workers: 2, slots: 2 });
+  const cluster = await useCluster({ workers: 2, slots: 2, env: SETTINGS });
   const { client } = cluster;
   const run = async (one: ContractCase): Promise<Outcome> => {
     // Cases run at the same time: each has containers and scripts of its own names.
@@ -42,7 +45,11 @@ export const clusterRunner: OpenRunner = async () => {
       await putText(client, container, name, body);
     for (const [name, body] of Object.entries(one.scripts ?? {}))
       await putText(client, "dfs-scripts", own(name), body);
-    const request = renamed(one, own, container);
+    const request = renamed(one, one.request, own, container);
+    if (one.before !== undefined) {
+      const { state, error } = await runJob(client, renamed(one, one.before, own, container));
+      assert.equal(state, "succeeded", error?.message);
+    }
     let job: JobJson;
     try {
       job = await runJob(client, request);
@@ -76,7 +83,12 @@ export const clusterRunner: OpenRunner = async () => {
 clusterRunner.title = "by a cluster";
 
 /** What the case calls `input`, and its scripts, under names of this run. */
-function renamed(one: ContractCase, own: (name: string) => string, container: string): object {
+function renamed(
+  one: ContractCase,
+  request: Record<string, unknown>,
+  own: (name: string) => string,
+  container: string,
+): object {
   const scripts = Object.keys(one.scripts ?? {});
   const command = (value: unknown) => {
     const [program = "", ...rest] = String(value).split(" ");
@@ -91,9 +103,9 @@ function renamed(one: ContractCase, own: (name: string) => string, container: st
         return [field, value];
       }),
     );
-  const data = [one.request.data ?? "input"].flat() as string[];
+  const data = [request.data ?? "input"].flat() as string[];
   const places = data.map((place) => place.replace(/^input/, container));
-  return { ...step(one.request), data: places.length === 1 ? places[0] : places };
+  return { ...step(request), data: places.length === 1 ? places[0] : places };
 }
 
 function restored(said: string, container: string): string {
@@ -128,7 +140,7 @@ export const localRunner: OpenRunner = async () => {
       process.execPath,
       [main, "run", "--local", "--json", "--slots", "2", ...flags, at("input")],
       {
-        env: { PATH: process.env.PATH, TMPDIR: folder.path },
+        env: { PATH: process.env.PATH, TMPDIR: folder.path, ...SETTINGS },
         stdio: ["ignore", "pipe", "pipe"],
       },
     );

@@ -12,6 +12,8 @@ export interface TestClusterOptions {
   slots?: number;
   etcd?: string;
   blob?: string;
+  /** Settings of every process. */
+  env?: Record<string, string>;
 }
 
 /** A cluster of real processes on loopback; everything of it is gone at the end of its scope. */
@@ -31,6 +33,7 @@ export async function useCluster(options: TestClusterOptions = {}): Promise<Test
     slotsPerWorker: options.slots ?? 2,
     etcd: options.etcd,
     blob: options.blob,
+    ...(options.env && { envOf: () => options.env ?? {} }),
     say: () => undefined,
   });
   const closed = atExit(() => cluster.kill());

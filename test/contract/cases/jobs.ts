@@ -23,6 +23,49 @@ export const JOBS: ContractCase[] = [
     parts: ["a\t4\nb\t2\nc\t2\n"],
   },
   {
+    rules: "J2",
+    title: "a map phase, then a reduce phase over it",
+    input,
+    scripts,
+    before: { phase: "map", mapper: "words.py", combiner: "sum", m_num: 2, r_num: 2 },
+    request: { phase: "reduce", mapper: "words.py", reducer: "sum.py", m_num: 2, r_num: 2 },
+    lines: ["a\t4", "b\t2", "c\t2"],
+  },
+  {
+    rules: "J2",
+    title: "a reduce phase by ranges of keys",
+    input,
+    scripts,
+    before: { phase: "map", mapper: "words.py", m_num: 2, r_num: 3, partitioner: "range" },
+    request: {
+      phase: "reduce",
+      mapper: "words.py",
+      reducer: "sum",
+      m_num: 2,
+      r_num: 3,
+      partitioner: "range",
+    },
+    check: (parts) => {
+      const text = [...parts.values()].map(String).join("");
+      if (text !== "a\t4\nb\t2\nc\t2\n") throw new Error(text);
+    },
+  },
+  {
+    rules: "J2",
+    title: "which must agree on how pairs are cut",
+    input,
+    scripts,
+    before: { phase: "map", mapper: "words.py", m_num: 2, r_num: 2 },
+    request: {
+      phase: "reduce",
+      mapper: "words.py",
+      reducer: "sum.py",
+      r_num: 2,
+      conf: { "stream.num.map.output.key.fields": 2 },
+    },
+    fails: /no finished map phase of .* with r_num 2/,
+  },
+  {
     rules: "J3",
     title: "two steps: count, then sort by count",
     input,

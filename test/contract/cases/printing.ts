@@ -201,6 +201,28 @@ export const PRINTING: ContractCase[] = [
     parts: [""],
   },
   {
+    rules: "O9",
+    title: "a line beyond the limit is refused, in a result",
+    input: { a: "a\n" },
+    scripts: {
+      "m.py":
+        "import sys\nsys.stdin.read()\nfor i in range(64): sys.stdout.write('x' * 1_000_000)\n",
+    },
+    request: { mapper: "m.py", r_num: 0, m_num: 1, max_attempts: 1 },
+    fails: /the script printed a line of more than 1048576 bytes/,
+  },
+  {
+    rules: "O9",
+    title: "and on the way to a reducer",
+    input: { a: "a\n" },
+    scripts: {
+      "m.py":
+        "import sys\nsys.stdin.read()\nfor i in range(64): sys.stdout.write('x' * 1_000_000)\n",
+    },
+    request: { mapper: "m.py", reducer: "cat", m_num: 1, max_attempts: 1 },
+    fails: /the script printed a line of more than 1048576 bytes/,
+  },
+  {
     rules: "S1",
     title: "counters and status are consumed",
     input: { a: "a\nb\n", b: "c\n" },
