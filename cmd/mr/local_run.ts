@@ -10,6 +10,7 @@ import { downloadOne, filesOf, type LocalFile, printLogs } from "./data_commands
 import { InProcessCluster } from "./in_process_cluster.ts";
 import { follow } from "./job_commands.ts";
 import { type Args, UsageError } from "./options.ts";
+import { replayHere, sayReplayed } from "./replay_command.ts";
 
 export const LOCAL_FLAGS = {
   local: { help: "run it here, in this process, over files of this machine" },
@@ -36,7 +37,7 @@ export async function runHere(args: Args, requestFrom: RequestFrom): Promise<num
     if (scripts !== undefined) await placeScripts(join(folder, "store", "dfs-scripts"), scripts);
     const client = new Client(await cluster.start());
     const request = { data: INPUT, max_attempts: 1, ...(await requestFrom(client, args)) };
-    return await runAndShow(client, args, request);
+    return await runAndShow(client, args, request, folder);
   } finally {
     await cluster.close();
     await rm(folder, { recursive: true, force: true, maxRetries: 3 });
@@ -45,7 +46,12 @@ export async function runHere(args: Args, requestFrom: RequestFrom): Promise<num
   }
 }
 
-async function runAndShow(client: Client, args: Args, request: object): Promise<number> {
+async function runAndShow(
+  client: Client,
+  args: Args,
+  request: object,
+  scratch: string,
+): Promise<number> {
   let last: JobJson | undefined;
   const quiet: Args = {
     ...args,
@@ -59,6 +65,7 @@ async function runAndShow(client: Client, args: Args, request: object): Promise<
   };
   const code = await follow(client, quiet, open, () => "interrupted");
   if (last === undefined) return code;
+  if (last.state === "failed") await explain(client, last, join(scratch, "replay"));
   // On a failure the traceback is part of what was said of it.
   if (args.has("json") || last.state === "succeeded")
     await printLogs(client, last.id, process.stderr);
@@ -67,6 +74,18 @@ async function runAndShow(client: Client, args: Args, request: object): Promise<
   if (output === undefined) await printOutput(client, last.id, args.whole("show", 0));
   else await saveOutput(client, last, output);
   return code;
+}
+
+/** Finds the record at which the script failed. */
+async function explain(client: Client, job: JobJson, folder: string): Promise<void> {
+  const { task = "", attempt = "" } = job.error ?? {};
+  if (attempt === "") return;
+  // Of a job with steps, the one that was begun last has failed.
+  const id = job.steps?.findLast((step) => step.id !== undefined)?.id ?? job.id;
+  const quiet = await replayHere(client, `${id}/${task}/${attempt}`, folder, () => undefined);
+  if (quiet.failure === undefined)
+    process.stderr.write("run once more on the same input, it succeeds\n");
+  else process.stderr.write(`${sayReplayed(quiet)}\n`);
 }
 
 async function printOutput(client: Client, id: string, lines: number | undefined): Promise<void> {

@@ -12,6 +12,7 @@ import {
 } from "./job_commands.ts";
 import { localCommand } from "./local_command.ts";
 import { type Command, helpOf, parseCommand, UsageError } from "./options.ts";
+import { replayCommand } from "./replay_command.ts";
 import { runCommand } from "./run_command.ts";
 
 const COMMANDS: Command[] = [
@@ -27,6 +28,7 @@ const COMMANDS: Command[] = [
   cancelCommand,
   workersCommand,
   downloadCommand,
+  replayCommand,
 ];
 
 function overview(): string {

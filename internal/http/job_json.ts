@@ -6,6 +6,7 @@ import {
   type TaskView,
   type WorkerView,
 } from "../model/job.ts";
+import type { Assignment } from "../model/task.ts";
 
 /** Jobs, tasks and workers as clients see them: snake_case, times in ISO 8601. */
 export function jobJson(job: JobView): Record<string, unknown> {
@@ -97,4 +98,12 @@ export function taskJson(task: TaskView) {
 
 export function workerJson(worker: WorkerView) {
   return { ...worker };
+}
+
+/** Bytes as base64. */
+export function assignmentJson({ attempt, job, input }: Assignment) {
+  if (input.kind === "map" || input.keys === undefined) return { attempt, job, input };
+  const { from, to } = input.keys;
+  const keys = { from: from?.toString("base64"), to: to?.toString("base64") };
+  return { attempt, job, input: { ...input, keys } };
 }

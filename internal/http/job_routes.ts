@@ -13,7 +13,7 @@ import { LIMIT } from "../model/limits.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { attemptLogName } from "../model/task.ts";
-import { jobJson, taskJson } from "./job_json.ts";
+import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
 import { HttpError } from "./problem.ts";
 
 export interface JobRoutesOptions {
@@ -76,6 +76,10 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
       throw new MrError("not_found", `attempt ${attempt} of ${task} left no log`);
     ctx.type = "text/plain; charset=utf-8";
     ctx.body = Readable.from(store.read(CONTAINER.logs, name));
+  });
+  router.get("/jobs/:id/tasks/:task/attempts/:attempt/assignment", async (ctx) => {
+    const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
+    ctx.body = assignmentJson(await jobs.assignment(`${id}/${task}/${attempt}`));
   });
   router.get("/jobs/:id/output", async (ctx) => {
     const job = await jobs.get(jobOf(ctx));

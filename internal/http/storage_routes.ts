@@ -36,11 +36,24 @@ export function addStorageRoutes(router: Router, store: ObjectStore): void {
     const [container, name] = [containerOf(ctx), nameOf(ctx)];
     const info = await store.head(container, name);
     if (info === undefined) throw new MrError("not_found", `there is no ${container}/${name}`);
+    const wanted = ctx.get("If-Match");
+    if (wanted !== "" && wanted !== "*" && wanted !== `"${info.etag}"`)
+      throw new HttpError(412, `${container}/${name} is another version now`);
+    const range = rangeOf(ctx.get("Range"), info.size);
+    if (range === "unsatisfiable") {
+      ctx.set("Content-Range", `bytes */${info.size}`);
+      throw new HttpError(416, `${container}/${name} has ${info.size} bytes`);
+    }
+    const { start, length } = range ?? { start: 0, length: info.size };
+    if (range !== undefined) {
+      ctx.status = 206;
+      ctx.set("Content-Range", `bytes ${start}-${start + length - 1}/${info.size}`);
+    }
     ctx.type = "application/octet-stream";
     ctx.set("ETag", `"${info.etag}"`);
-    ctx.length = info.size;
-    ctx.body = Readable.from(store.read(container, name, { etag: info.etag }));
-    ctx.length = info.size;
+    ctx.set("Accept-Ranges", "bytes");
+    ctx.body = Readable.from(store.read(container, name, { start, length, etag: info.etag }));
+    ctx.length = length;
   });
   router.delete("/storage/:container/{*name}", async (ctx) => {
     await store.delete(containerOf(ctx), nameOf(ctx));
@@ -64,6 +77,15 @@ function nameOf(ctx: Context): string {
   const fault = blobNameFault(name);
   if (fault !== undefined) throw new MrError("invalid", `name: ${fault}`);
   return name;
+}
+
+/** One range of bytes; any other form is as if there were none, as RFC 9110 allows. */
+function rangeOf(header: string, size: number) {
+  const match = /^bytes=(\d{1,15})-(\d{1,15})?$/.exec(header.trim());
+  if (match === null) return undefined;
+  const start = Number(match[1]);
+  const last = Math.min(size - 1, match[2] === undefined ? size - 1 : Number(match[2]));
+  return start > last ? ("unsatisfiable" as const) : { start, length: last - start + 1 };
 }
 
 /** The body to its last byte: one that breaks off must not become an object. */

@@ -11,8 +11,14 @@ import type { Logger } from "../model/logger.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
-import { attemptOfMapOutput, MAP_MANIFEST, type Segments } from "../model/task.ts";
-import type { Command, Plan } from "../scheduler/events.ts";
+import {
+  attemptOfMapOutput,
+  MAP_MANIFEST,
+  type Segments,
+  type TaskPlan,
+  taskPlanSchema,
+} from "../model/task.ts";
+import type { Archive, Command, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { outputOf } from "../scheduler/state.ts";
 import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
@@ -26,6 +32,9 @@ const RETRY_MS_MAX = 10_000;
 const SAMPLES_MAX = 200_000;
 const SAMPLES_MIN = 20;
 const TASKS_ARCHIVE = "tasks.json";
+const PLAN_ARCHIVE = "plan.json";
+/** A plan of more input ranges is not kept for running tasks again. */
+const ARCHIVED_RANGES_MAX = 50_000;
 
 /** Map outputs are gone, or not what they were. */
 export class LostSources extends MrError {
@@ -170,9 +179,9 @@ export class StorageEffects {
     );
   }
 
-  async sweep({ job, what, tasks }: Of<"sweep">): Promise<void> {
+  async sweep({ job, what, archive }: Of<"sweep">): Promise<void> {
     await failurePoint("master.sweep.before");
-    if (tasks.length > 0) await this.archive(job.id, tasks);
+    if (archive !== undefined) await this.archive(job.id, archive);
     await this.insist(
       `sweeping ${job.id}`,
       async () => {
@@ -209,24 +218,40 @@ export class StorageEffects {
     await inLanes(names, (name) => this.store.delete(container, name));
   }
 
-  /** Keeps the list of tasks of an ended job beside its logs. Best effort. */
-  private async archive(job: string, tasks: TaskView[]): Promise<void> {
+  /** Keeps what is worth knowing of an ended job beside its logs. Best effort. */
+  private async archive(job: string, { tasks, plan }: Archive): Promise<void> {
+    const ranges = plan.splits.reduce((sum, split) => sum + split.length, 0);
     try {
       await this.store.ensureContainer(CONTAINER.logs);
-      const body = Buffer.from(JSON.stringify(tasks));
-      await this.store.create(CONTAINER.logs, joinName(job, TASKS_ARCHIVE), body);
+      await this.writeArchive(job, TASKS_ARCHIVE, tasks);
+      if (ranges <= ARCHIVED_RANGES_MAX) await this.writeArchive(job, PLAN_ARCHIVE, plan);
     } catch (error) {
       this.logger.warn({ job, error: messageOf(error) }, "the list of tasks was not archived");
     }
   }
 
-  async readArchive(job: string): Promise<TaskView[]> {
+  private async writeArchive(job: string, name: string, value: object): Promise<void> {
+    const body = Buffer.from(JSON.stringify(value));
+    await this.store.create(CONTAINER.logs, joinName(job, name), body);
+  }
+
+  async readTasks(job: string): Promise<TaskView[]> {
+    return ((await this.readArchive(job, TASKS_ARCHIVE)) ?? []) as TaskView[];
+  }
+
+  /** @throws MrError `not_found` when there is none. */
+  async readPlan(job: string): Promise<TaskPlan> {
+    const plan = await this.readArchive(job, PLAN_ARCHIVE);
+    if (plan !== undefined) return taskPlanSchema.parse(plan);
+    throw new MrError("not_found", `of job ${job} it is no longer known what its tasks read`);
+  }
+
+  private async readArchive(job: string, name: string): Promise<unknown> {
     try {
-      const name = joinName(job, TASKS_ARCHIVE);
-      const bytes = await readAll(this.store.read(CONTAINER.logs, name));
-      return JSON.parse(bytes.toString()) as TaskView[];
+      const path = joinName(job, name);
+      return JSON.parse((await readAll(this.store.read(CONTAINER.logs, path))).toString());
     } catch (error) {
-      if (MrError.is(error, "not_found")) return [];
+      if (MrError.is(error, "not_found")) return undefined;
       throw error;
     }
   }

@@ -250,8 +250,9 @@ export class LeaderTerm {
     return false;
   }
 
-  readArchive(job: JobId) {
-    return this.effects.readArchive(job);
+  /** Of an ended job. */
+  get archive(): Pick<StorageEffects, "readTasks" | "readPlan"> {
+    return this.effects;
   }
 
   async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {

@@ -3,13 +3,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Coordinator, LeaderInfo, LeaderRecord } from "../model/coordinator.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
-import { type JobId, jobId } from "../model/ids.ts";
+import { type AttemptId, type JobId, jobId, parseAttemptId } from "../model/ids.ts";
 import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { Logger } from "../model/logger.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { WorkerLink, WorkerListener, WorkerSessions } from "../model/session.ts";
+import type { Assignment } from "../model/task.ts";
+import { assignmentFrom } from "../scheduler/assignment.ts";
 import { recover } from "../scheduler/recover.ts";
 import type { SchedulerConfig } from "../scheduler/state.ts";
 import { checkAgainstStorage } from "./admission.ts";
@@ -144,7 +146,21 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
   async tasks(id: JobId): Promise<TaskView[]> {
     const term = await this.lead();
     const { tasks, archived } = await term.query({ kind: "tasks", id }, "tasks");
-    return archived ? term.readArchive(id) : tasks;
+    return archived ? term.archive.readTasks(id) : tasks;
+  }
+
+  async assignment(attempt: AttemptId): Promise<Assignment> {
+    const name = parseAttemptId(attempt);
+    if (name === undefined) throw new MrError("not_found", `there is no attempt ${attempt}`);
+    const term = await this.lead();
+    const { record, plan: live } = await term.query({ kind: "plan", id: name.job }, "plan");
+    const plan = live ?? (await term.archive.readPlan(name.job));
+    const { kind, index } = name;
+    if (index >= (kind === "map" ? plan.maps : plan.reduces))
+      throw new MrError("not_found", `job ${name.job} has no task ${name.task}`);
+    if (kind === "reduce" && plan.sources.length < plan.maps)
+      throw new MrError("conflict", `the map tasks of job ${name.job} are not all done`);
+    return assignmentFrom(record, plan, name, attempt);
   }
 
   async workers(): Promise<WorkerView[]> {

@@ -1,7 +1,8 @@
 import type { LeaderRecord } from "./coordinator.ts";
-import type { JobId } from "./ids.ts";
+import type { AttemptId, JobId } from "./ids.ts";
 import type { JobView, TaskView, WorkerView } from "./job.ts";
 import type { JobSpec } from "./job_request.ts";
+import type { Assignment } from "./task.ts";
 
 /**
  * Port: what clients may ask of the leader. The master serves it; the proxy
@@ -15,6 +16,8 @@ export interface JobApi {
   watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView>;
   cancel(id: JobId): Promise<JobView>;
   tasks(id: JobId): Promise<TaskView[]>;
+  /** What a worker was, or would be, told to run; for running it again elsewhere. */
+  assignment(attempt: AttemptId): Promise<Assignment>;
   workers(): Promise<WorkerView[]>;
 }
 

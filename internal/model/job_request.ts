@@ -69,7 +69,8 @@ export function fileOf(entry: string): { name: string; link: string } {
   return { name: entry.slice(0, hash), link: entry.slice(hash + 1) };
 }
 
-function fileFault(entry: string): string | undefined {
+/** What is wrong with an entry of `files`, or undefined. */
+export function fileFault(entry: string): string | undefined {
   const { name, link } = fileOf(entry);
   if (link.includes("/")) return "what follows # is a name without slashes";
   return blobNameFault(name) ?? blobNameFault(link);

@@ -98,6 +98,18 @@ export interface KeyBounds {
   to: Buffer | undefined;
 }
 
+/** All that the tasks of a job are made from, besides its record. */
+export const taskPlanSchema = z.strictObject({
+  splits: z.array(z.array(inputRangeSchema)),
+  /** Outputs of all map tasks; none before they are done. */
+  sources: z.array(segmentsSchema),
+  /** Base64 of the keys at which the ranges of reduces begin, where there are ranges. */
+  cuts: z.array(z.base64()).optional(),
+  maps: z.int().min(0),
+  reduces: z.int().min(0),
+});
+export type TaskPlan = z.infer<typeof taskPlanSchema>;
+
 export interface Assignment {
   attempt: AttemptId;
   job: TaskJob;

@@ -6,6 +6,7 @@ import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
+import type { Assignment } from "../model/task.ts";
 import { AsyncQueue } from "./async_queue.ts";
 import {
   jobFromMessage,
@@ -17,7 +18,11 @@ import { fromConnectError } from "./errors.ts";
 import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { JobService } from "./gen/mapreduce/v1/job_pb.ts";
 import { type SessionRequest, WorkerService } from "./gen/mapreduce/v1/worker_pb.ts";
-import { masterMessageFromWire, workerMessageToWire } from "./session_conversions.ts";
+import {
+  grantFromWire,
+  masterMessageFromWire,
+  workerMessageToWire,
+} from "./session_conversions.ts";
 
 const CALL_MS = 10_000;
 const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
@@ -119,6 +124,17 @@ export class RemoteJobApi implements JobApi {
     return call(async () => {
       const { tasks } = await this.connection.jobs.listTasks({ id }, { timeoutMs: CALL_MS });
       return tasks.map(taskFromMessage);
+    });
+  }
+
+  async assignment(attempt: string): Promise<Assignment> {
+    return call(async () => {
+      const { grant } = await this.connection.jobs.getAssignment(
+        { attempt },
+        { timeoutMs: CALL_MS },
+      );
+      if (grant === undefined) throw new MrError("internal", "the leader's answer is empty");
+      return grantFromWire(grant);
     });
   }
 

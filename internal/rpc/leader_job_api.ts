@@ -4,6 +4,7 @@ import { MrError } from "../model/errors.ts";
 import { isFinal, type JobView, type TaskView, type WorkerView } from "../model/job.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
+import type { Assignment } from "../model/task.ts";
 import { MasterConnection, RemoteJobApi } from "./clients.ts";
 
 /**
@@ -42,6 +43,10 @@ export class LeaderJobApi implements JobApi {
 
   tasks(id: string): Promise<TaskView[]> {
     return this.retried((api) => api.tasks(id));
+  }
+
+  assignment(attempt: string): Promise<Assignment> {
+    return this.retried((api) => api.assignment(attempt));
   }
 
   workers(): Promise<WorkerView[]> {

@@ -1,3 +1,4 @@
+import { create } from "@bufbuild/protobuf";
 import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { MrError } from "../model/errors.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
@@ -15,11 +16,12 @@ import { ClusterService, file_mapreduce_v1_cluster } from "./gen/mapreduce/v1/cl
 import { file_mapreduce_v1_job, JobService } from "./gen/mapreduce/v1/job_pb.ts";
 import {
   file_mapreduce_v1_worker,
+  GrantSchema,
   type SessionResponse,
   WorkerService,
 } from "./gen/mapreduce/v1/worker_pb.ts";
 import { reflectionService } from "./reflection.ts";
-import { masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
+import { grantToWire, masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
 
 /** What a master's RPC server serves. */
 export interface MasterPorts {
@@ -58,6 +60,9 @@ function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
     list: guarded(async ({ active }) => ({ jobs: (await jobs.list(active)).map(jobToMessage) })),
     cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(id)) })),
     listTasks: guarded(async ({ id }) => ({ tasks: (await jobs.tasks(id)).map(taskToMessage) })),
+    getAssignment: guarded(async ({ attempt }) => ({
+      grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt))),
+    })),
     async *watch({ id }, context) {
       try {
         for await (const job of jobs.watch(id, context.signal)) yield { job: jobToMessage(job) };

@@ -174,7 +174,7 @@ export function masterMessageFromWire(wire: SessionResponse): MasterMessage {
   }
 }
 
-function grantToWire({ attempt, job, input }: Assignment): object {
+export function grantToWire({ attempt, job, input }: Assignment): object {
   const task =
     input.kind === "map"
       ? {
@@ -200,7 +200,7 @@ function grantToWire({ attempt, job, input }: Assignment): object {
   return { attempt, job, task };
 }
 
-function grantFromWire(grant: Grant): Assignment {
+export function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
   const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;

@@ -1,19 +1,8 @@
-import { combinerOf, wantsValuesInOrder } from "../model/builtins.ts";
-import { contractOf } from "../model/contract.ts";
 import { attemptId, taskId } from "../model/ids.ts";
-import type { JobSpec } from "../model/job_request.ts";
-import type { Assignment } from "../model/task.ts";
+import { assignmentFrom, planOf } from "./assignment.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
-import {
-  currentPhase,
-  type Job,
-  outputOf,
-  type Phase,
-  type State,
-  type Task,
-  type Worker,
-} from "./state.ts";
+import { currentPhase, type Job, type Phase, type State, type Task, type Worker } from "./state.ts";
 
 /** How many grants a worker may have right now (S2): free slots less the grants still on their way. */
 export function credit(worker: Worker, atMs: number): number {
@@ -118,7 +107,10 @@ export function grant(
   const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
   openLease(state, job, task, worker, id, atMs);
   worker.grantsSent += 1;
-  const message = { kind: "grant" as const, assignment: assignmentOf(job, task, id) };
+  const { record } = job;
+  const narrow = task.kind === "map" && mayNarrow(job, task);
+  const assignment = assignmentFrom(record, planOf(job), task, id, narrow);
+  const message = { kind: "grant" as const, assignment };
   out.push({
     kind: "send",
     worker: worker.info.id,
@@ -131,47 +123,4 @@ export function grant(
 function mayNarrow(job: Job, task: Task): boolean {
   const { max_attempts, max_bad_records } = job.record.spec;
   return max_bad_records > 0 && task.userFailures >= Math.min(2, max_attempts - 1);
-}
-
-function assignmentOf(job: Job, task: Task, attempt: string): Assignment {
-  const { spec } = job.record;
-  return {
-    attempt,
-    job: {
-      id: job.record.id,
-      name: spec.name,
-      command: task.kind === "map" ? spec.mapper : spec.reducer,
-      files: spec.files,
-      scripts: job.record.scripts,
-      env: spec.env,
-      conf: spec.conf,
-      maps: job.map.tasks.length,
-      reduces: job.reduce.tasks.length,
-      output: outputOf(job.record),
-      badRecordsMax: spec.max_bad_records,
-      combiner: combinerOf(spec.combiner, spec.reducer),
-      partitioner: spec.partitioner,
-      outputFormat: spec.output_format,
-      sortValues: sortsValues(spec),
-    },
-    input:
-      task.kind === "map"
-        ? { kind: "map", split: job.splits[task.index] ?? [], narrow: mayNarrow(job, task) }
-        : {
-            kind: "reduce",
-            partition: task.index,
-            sources: job.sources,
-            keys: job.cuts && { from: job.cuts[task.index - 1], to: job.cuts[task.index] },
-          },
-  };
-}
-
-/** A map phase does not know yet who will read it. */
-function sortsValues({ phase, combiner, reducer, partitioner, conf }: JobSpec): boolean {
-  return (
-    phase !== "" ||
-    wantsValuesInOrder(reducer) ||
-    wantsValuesInOrder(combiner) ||
-    contractOf({ conf, partitioner, output_format: "" }).partitioner.kind === "range"
-  );
 }

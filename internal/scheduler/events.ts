@@ -5,7 +5,7 @@ import type { FailureClass, JobView, TaskView, WorkerView } from "../model/job.t
 import type { JobSpec } from "../model/job_request.ts";
 import type { DoneRecord, JobRecord } from "../model/records.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
-import type { Receipt, Segments, Split } from "../model/task.ts";
+import type { Receipt, Segments, Split, TaskPlan } from "../model/task.ts";
 
 /** Everything that happens to the core. Time, and chance (in ids), arrive in the event. */
 export type Event = { atMs: number; wallMs: number } & (
@@ -40,6 +40,7 @@ export type Query =
   | { kind: "job"; id: JobId }
   | { kind: "jobs"; active: boolean }
   | { kind: "tasks"; id: JobId }
+  | { kind: "plan"; id: JobId }
   | { kind: "workers" };
 
 export type Answer =
@@ -48,6 +49,8 @@ export type Answer =
   | { kind: "job"; job: JobView }
   | { kind: "jobs"; jobs: JobView[] }
   | { kind: "tasks"; tasks: TaskView[]; archived: boolean }
+  /** @property plan undefined: it was archived. */
+  | { kind: "plan"; record: JobRecord; plan: TaskPlan | undefined }
   | { kind: "workers"; workers: WorkerView[] };
 
 /** A plan made from input, or (reduce phase) from the finished tasks of another job. */
@@ -67,7 +70,7 @@ export type Command =
   /** Look at the map outputs, and cut the keys into one range a reduce. */
   | { kind: "cut"; job: JobRecord; sources: Segments[] }
   | { kind: "publish"; job: JobId; receipts: Receipt[]; marker: Marker }
-  | { kind: "sweep"; job: JobRecord; what: SweepScope; tasks: TaskView[] }
+  | { kind: "sweep"; job: JobRecord; what: SweepScope; archive?: Archive }
   /** Look for objects that no job needs any more. */
   | { kind: "collect" }
   /** An attempt ended without output; for the log. */
@@ -75,7 +78,14 @@ export type Command =
   /** Somebody may want to look at the job again. */
   | { kind: "changed"; job: JobId };
 
-/** What a sweep deletes. `tasks` of the command are archived first, if there are any. */
+/** What is kept of an ended job beside its logs. */
+export interface Archive {
+  tasks: TaskView[];
+  /** For running a task again. */
+  plan: TaskPlan;
+}
+
+/** What a sweep deletes, once what is to be kept is archived. */
 export interface SweepScope {
   /** Of its objects in dfs-intermediate. Whatever was staged and not published goes in any case. */
   objects: "none" | "maps" | "all";

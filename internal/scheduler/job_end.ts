@@ -1,6 +1,7 @@
-import { type JobId, taskId } from "../model/ids.ts";
+import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
 import type { JobError } from "../model/job.ts";
 import { key, type ReportRecord } from "../model/records.ts";
+import { planOf } from "./assignment.ts";
 import type { Command, Event, SweepScope } from "./events.ts";
 import { revoke } from "./leases.ts";
 import { chunksOf, deleteKeys, put } from "./record_writes.ts";
@@ -41,8 +42,10 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
 }
 
 export function sweep(state: State, job: Job, out: Command[]): void {
-  const what: SweepScope = { objects: scopeOf(job), logs: false };
-  out.push({ kind: "sweep", job: job.record, what, tasks: viewTasks(state, job) });
+  const what: SweepScope = { objects: scopeOf(job, state), logs: false };
+  const tasks = viewTasks(state, job);
+  const archive = tasks.length > 0 ? { tasks, plan: planOf(job) } : undefined;
+  out.push({ kind: "sweep", job: job.record, what, ...(archive && { archive }) });
 }
 
 export function swept(
@@ -111,7 +114,7 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
       if (one.stage.kind !== "ended" || one.stage.cleanup !== "done") continue;
       one.stage.cleanup = "expiring";
       const what: SweepScope = { objects: "all", logs: true };
-      out.push({ kind: "sweep", job: one.record, what, tasks: [] });
+      out.push({ kind: "sweep", job: one.record, what });
     }
   }
 }
@@ -130,23 +133,31 @@ export function collectLeftovers(state: State, atMs: number, out: Command[]): vo
  */
 export function sweepLeftovers(
   state: State,
-  { maps, results }: Pick<Extract<Event, { kind: "collected" }>, "maps" | "results">,
+  { maps, results, wallMs }: Extract<Event, { kind: "collected" }>,
   out: Command[],
 ): void {
+  const { keepFailedMs } = state.config;
   for (const id of new Set([...maps, ...results])) {
     const job = state.jobs.get(id);
     if (job?.stage.kind !== "ended" || job.stage.cleanup !== "done" || isMapResult(job)) continue;
+    if (failedInReduce(job) && wallMs - job.stage.report.finishedAtMs < keepFailedMs) continue;
     const isKept = isKeptStep(state, job);
     if (isKept && !maps.includes(id)) continue;
     const what: SweepScope = { objects: isKept ? "maps" : "all", logs: false };
-    out.push({ kind: "sweep", job: job.record, what, tasks: [] });
+    out.push({ kind: "sweep", job: job.record, what });
   }
 }
 
 /** A step's parts lie beside the map outputs that they were made of. */
-function scopeOf(job: Job): SweepScope["objects"] {
-  if (isMapResult(job)) return "none";
+function scopeOf(job: Job, { config }: State): SweepScope["objects"] {
+  if (isMapResult(job) || (config.keepFailedMs > 0 && failedInReduce(job))) return "none";
   return job.record.pipeline !== undefined && stateOf(job) === "succeeded" ? "maps" : "all";
+}
+
+/** Its map outputs are what its reduce tasks can be run again on. */
+function failedInReduce({ stage }: Job): boolean {
+  if (stage.kind !== "ended" || stage.report.state !== "failed") return false;
+  return parseTaskId(stage.report.error?.task ?? "")?.kind === "reduce";
 }
 
 /** The objects of a map phase that succeeded are its result, and stay until it expires. */

@@ -96,9 +96,8 @@ export function cutDone(state: State, event: Of<"cut">, out: Command[]): void {
   const job = state.jobs.get(event.job);
   if (job?.stage.kind !== "map" || !job.cutting) return;
   job.cutting = false;
-  job.cuts = event.keys;
-  const keys = event.keys.map((bytes) => bytes.toString("base64"));
-  out.push(put(key.cuts(event.job), { keys }));
+  job.cuts = event.keys.map((bytes) => bytes.toString("base64"));
+  out.push(put(key.cuts(event.job), { keys: job.cuts }));
   advance(state, job, event, out);
 }
 

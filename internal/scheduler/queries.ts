@@ -1,5 +1,6 @@
 import { MrError } from "../model/errors.ts";
 import type { JobView } from "../model/job.ts";
+import { planOf } from "./assignment.ts";
 import type { Answer, Command, Event, Query } from "./events.ts";
 import type { State } from "./state.ts";
 import { viewJob, viewTasks, viewWorker } from "./views.ts";
@@ -37,11 +38,16 @@ function answer(state: State, query: Query, atMs: number): Answer {
       return { kind: "workers", workers };
     }
     case "job":
+    case "plan":
     case "tasks": {
       const job = state.jobs.get(query.id);
       if (job === undefined)
         return { kind: "error", error: new MrError("not_found", `no job ${query.id}`) };
       if (query.kind === "job") return { kind: "job", job: viewJob(state, job) };
+      if (query.kind === "plan") {
+        const plan = job.map.tasks.length === 0 ? undefined : planOf(job);
+        return { kind: "plan", record: job.record, plan };
+      }
       const archived =
         job.stage.kind === "ended" &&
         job.stage.cleanup !== "draining" &&

@@ -205,7 +205,7 @@ function recoverTasks(job: Job, stored: Stored): string | undefined {
     task.infraFailures += 1;
   }
   job.stale = stored.stale;
-  job.cuts = stored.cuts?.keys.map((bytes) => Buffer.from(bytes, "base64"));
+  job.cuts = stored.cuts?.keys;
   return undefined;
 }
 

@@ -21,6 +21,8 @@ export interface SchedulerConfig {
   /** A task that runs longer than this, and than the factor times the median of its phase, is backed up. */
   backupMinMs: number;
   backupFactor: number;
+  /** How long the map outputs of a job stay whose reducer has failed, so that it can be run again. */
+  keepFailedMs: number;
   /** How often objects that no job needs any more are looked for. */
   collectMs: number;
   /** Ended jobs are forgotten beyond this number, the oldest first, or this age. */
@@ -42,6 +44,7 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   queuedJobsMax: LIMIT.queuedJobs,
   backupMinMs: 1_000,
   backupFactor: 1.5,
+  keepFailedMs: 24 * 3_600_000,
   collectMs: 20_000,
   endedJobsMax: 1_000,
   endedAgeMaxMs: 7 * 24 * 3_600_000,
@@ -118,8 +121,8 @@ export interface Job {
   splitBytes: number;
   /** Outputs of all map tasks in task order, once the reduce stage has begun. */
   sources: Segments[];
-  /** Where the ranges of the reduces begin, without the first; undefined: not cut (yet). */
-  cuts: Buffer[] | undefined;
+  /** Base64 of the keys at which the ranges of the reduces begin, without the first; undefined: not cut. */
+  cuts: string[] | undefined;
   /** They are being cut. */
   cutting: boolean;
   startedAtMs: number; // wall

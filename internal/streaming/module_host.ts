@@ -69,9 +69,9 @@ const UNSETTLED = 13;
 
 const { path, role, cwd, separators, port, shared } = workerData as ModuleData;
 
-/** Copies, never transfers: V8 makes all work on buffers slower once one was given away. */
+/** A chunk has its memory to itself, and goes over with it. */
 function say(message: FromModule): void {
-  port.postMessage(message);
+  port.postMessage(message, "chunk" in message ? [message.chunk.buffer] : []);
 }
 
 /** Sleeps until what was sent has been taken, but for the `most` last ones. */

@@ -19,10 +19,15 @@ export class StderrLog {
   private skipping = false;
   private afterCr = false;
   private readonly onReport: () => void;
+  private readonly onText: ((text: string) => void) | undefined;
 
-  /** @param onReport is called when a counter or the status has changed. */
-  constructor(onReport: () => void = () => undefined) {
+  /**
+   * @param onReport is called when a counter or the status has changed.
+   * @param onText takes what is logged, as it comes.
+   */
+  constructor(onReport: () => void = () => undefined, onText?: (text: string) => void) {
     this.onReport = onReport;
+    this.onText = onText;
   }
 
   push(chunk: Buffer): void {
@@ -52,7 +57,12 @@ export class StderrLog {
 
   /** Adds a line of the worker's own. */
   note(message: string): void {
-    this.text.push(Buffer.from(`${message}\n`));
+    this.keep(Buffer.from(`${message}\n`));
+  }
+
+  private keep(text: Buffer): void {
+    this.text.push(text);
+    this.onText?.(text.toString());
   }
 
   private extend(part: Buffer): void {
@@ -60,7 +70,7 @@ export class StderrLog {
     this.line = Buffer.concat([this.line, part.subarray(0, LINE_BYTES)]);
     if (this.line.length < LINE_BYTES) return;
     // One endless line must not be held: log what there is, drop the rest of it.
-    this.text.push(Buffer.concat([this.line.subarray(0, LINE_BYTES), Buffer.from(" ...\n")]));
+    this.keep(Buffer.concat([this.line.subarray(0, LINE_BYTES), Buffer.from(" ...\n")]));
     this.line = Buffer.alloc(0);
     this.skipping = true;
   }
@@ -74,7 +84,7 @@ export class StderrLog {
     }
     if (line.subarray(0, 9).toString("latin1") === "reporter:" && this.report(line.toString()))
       return;
-    this.text.push(Buffer.concat([line, Buffer.from("\n")]));
+    this.keep(Buffer.concat([line, Buffer.from("\n")]));
   }
 
   /** False: not a reporter line after all, so it is logged. */
@@ -98,7 +108,7 @@ export class StderrLog {
 
   /** Takes over what another run of the same attempt has said. */
   merge(other: StderrLog): void {
-    this.text.push(Buffer.from(other.toString()));
+    this.keep(Buffer.from(other.toString()));
     if (other.status !== "") this.status = other.status;
     for (const [name, amount] of Object.entries(other.counters)) this.count(name, amount);
   }

@@ -88,7 +88,7 @@ export class AttemptScripts {
     if (role !== "combine") await this.layOut(signal, options.log);
     const command = role === "combine" ? assignment.job.combiner : assignment.job.command;
     const temp = role === "combine" ? folder.combinerTemp : folder.temp;
-    const env = scriptEnvironment(assignment, options.range, { work: folder.work, temp });
+    const env = this.environment(options.range, temp);
     const exported = await this.exportedBy(command, role, signal);
     signal.throwIfAborted();
     if (exported !== undefined && !this.settings.modules)
@@ -102,7 +102,7 @@ export class AttemptScripts {
     return new ScriptProcess({
       argv,
       cwd: folder.work,
-      env: this.virtualEnv === undefined ? env : insideVirtualEnv(env, this.virtualEnv),
+      env,
       signal,
       silenceMs: options.silenceMs,
       limits: options.limits,
@@ -110,6 +110,19 @@ export class AttemptScripts {
       log: options.log,
       onOutput: options.onOutput,
     });
+  }
+
+  /** How the mapper or reducer was started last, for doing the same by hand; a module is not. */
+  async commandLine(range: InputRange | undefined, signal: AbortSignal) {
+    const { command } = this.assignment.job;
+    const role = this.assignment.input.kind;
+    if ((await this.exportedBy(command, role, signal)) !== undefined) return undefined;
+    return { argv: await this.argvOf(command), env: this.environment(range, this.folder.temp) };
+  }
+
+  private environment(range: InputRange | undefined, temp: string): Record<string, string> {
+    const env = scriptEnvironment(this.assignment, range, { work: this.folder.work, temp });
+    return this.virtualEnv === undefined ? env : insideVirtualEnv(env, this.virtualEnv);
   }
 
   /** The function of a shipped module that plays this role; undefined: it is an ordinary script. */

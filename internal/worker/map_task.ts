@@ -115,6 +115,12 @@ async function mapToPart(context: TaskContext, input: MapInput): Promise<TaskMad
   });
 }
 
+/** What each run of the mapper reads: the whole split, or one file. */
+export async function runsOf(context: TaskContext, split: Split): Promise<Split[]> {
+  const perFile = split.length > 1 && (await context.scripts.asksForInputFile(context.signal));
+  return perFile ? split.map((range) => [range]) : [split];
+}
+
 /** Feeds the split to the mapper while its output is taken; both at the same time. */
 async function runMapper(
   context: TaskContext,
@@ -123,8 +129,7 @@ async function runMapper(
 ): Promise<BadRecords | undefined> {
   if (isIdentity(context.assignment.job.command)) return passRecords(context, split, printed);
   if (narrow) return runNarrowed(context, split[0], recordsOfSplit(context, split), printed);
-  const perFile = split.length > 1 && (await context.scripts.asksForInputFile(context.signal));
-  for (const part of perFile ? split.map((range) => [range]) : [split]) {
+  for (const part of await runsOf(context, split)) {
     await runScript(context, {
       role: "map",
       range: part[0],
@@ -157,12 +162,15 @@ async function* counted(context: TaskContext, split: Split): AsyncIterable<Uint8
   }
 }
 
-async function* recordsOfSplit(context: TaskContext, split: Split) {
+export async function* recordsOfSplit(context: TaskContext, split: Split) {
   for (const range of split) yield* recordsOf(context, range);
 }
 
-function recordsOf(context: TaskContext, range: InputRange): AsyncIterable<Uint8Array> {
-  const { separator, withOffset } = context.contract.mapInput;
+export function recordsOf(
+  context: TaskContext,
+  range: InputRange,
+  { separator, withOffset } = context.contract.mapInput,
+): AsyncIterable<Uint8Array> {
   const linesFrom = (offset: number): RecordLines =>
     withOffset ? new OffsetLines(offset, separator) : new LineNormalizer();
   const read = (of: InputRange, start: number, length: number) =>

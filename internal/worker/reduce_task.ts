@@ -36,16 +36,10 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   const { input } = context.assignment;
   if (input.kind !== "reduce") throw new MrError("internal", "not a reduce task");
   await failurePoint("worker.reduce.before-read");
-  const segments = await locateSegments(context, input);
+  const feed = await openPairs(context, input);
   const staged = await stagePart(context);
   return committed(staged, async () => {
     const part = partWriter(context, staged, context.contract.reduceOutput);
-    const { keys } = input;
-    const { order, spill } = context;
-    const feed: Feed = (sink) => {
-      const within = keys === undefined ? sink : withinRange(keys, order, sink);
-      return mergeSegments(segments, within, spill, order);
-    };
     context.stats.recordsIn = await reduce(context, feed, part);
     await part.end();
     await failurePoint("worker.reduce.before-seal");
@@ -53,6 +47,17 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
     await failurePoint("worker.reduce.after-seal");
     return { output: { kind: "part", receipt } };
   });
+}
+
+/** The pairs of a reduce task in order, from all map outputs. */
+export async function openPairs(context: TaskContext, input: ReduceTaskInput): Promise<Feed> {
+  const segments = await locateSegments(context, input);
+  const { keys } = input;
+  const { order, spill } = context;
+  return (sink) => {
+    const within = keys === undefined ? sink : withinRange(keys, order, sink);
+    return mergeSegments(segments, within, spill, order);
+  };
 }
 
 /** @returns how many pairs were reduced. */

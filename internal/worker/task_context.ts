@@ -1,26 +1,27 @@
-import { type Contract, extensionOf } from "../model/contract.ts";
+import { type Contract, contractOf, extensionOf } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore, StagedObject } from "../model/object_store.ts";
-import type {
-  Assignment,
-  BadRecords,
-  InputRange,
-  Progress,
-  TaskOutput,
-  TaskStats,
+import {
+  type Assignment,
+  type BadRecords,
+  type InputRange,
+  newStats,
+  type Progress,
+  type TaskOutput,
+  type TaskStats,
 } from "../model/task.ts";
-import type { LineOrder } from "../shuffle/key_order.ts";
+import { type LineOrder, lineOrder } from "../shuffle/key_order.ts";
 import type { Feed } from "../shuffle/pair_sorter.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
-import type { SpillFolder } from "../shuffle/spill.ts";
+import { SpillFolder } from "../shuffle/spill.ts";
 import type { Script, ScriptEnd } from "../streaming/script.ts";
 import type { ScriptLimits } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
-import type { AttemptFolder } from "./attempt_files.ts";
-import type { AttemptScripts, CodeSettings, ScriptRole } from "./attempt_scripts.ts";
+import type { AttemptFolder, Scratch } from "./attempt_files.ts";
+import { AttemptScripts, type CodeSettings, type ScriptRole } from "./attempt_scripts.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
@@ -71,6 +72,25 @@ export interface TaskContext {
   order: LineOrder;
   spill: SpillFolder;
   scripts: AttemptScripts;
+}
+
+export type ContextGiven = Pick<
+  TaskContext,
+  "assignment" | "store" | "options" | "folder" | "signal" | "progress" | "log"
+> & { scratch: Scratch };
+
+export function openContext({ scratch, ...given }: ContextGiven): TaskContext {
+  const { assignment, options, folder } = given;
+  const { conf, partitioner, outputFormat, sortValues } = assignment.job;
+  const contract = contractOf({ conf, partitioner, output_format: outputFormat });
+  return {
+    ...given,
+    stats: newStats(),
+    contract,
+    order: lineOrder(contract, sortValues),
+    spill: new SpillFolder(folder.spill),
+    scripts: new AttemptScripts(assignment, contract, options.code, folder, scratch),
+  };
 }
 
 /** What a task has made. */

@@ -1,21 +1,17 @@
-import { contractOf } from "../model/contract.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import { type Assignment, attemptLogName, newStats, type Progress } from "../model/task.ts";
-import { lineOrder } from "../shuffle/key_order.ts";
-import { SpillFolder } from "../shuffle/spill.ts";
+import { type Assignment, attemptLogName, type Progress } from "../model/task.ts";
 import { StderrLog } from "../streaming/stderr.ts";
-import { type AttemptFolder, Scratch } from "./attempt_files.ts";
-import { AttemptScripts } from "./attempt_scripts.ts";
+import { Scratch } from "./attempt_files.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
 import {
   failedResult,
   LostOutput,
-  type TaskContext,
+  openContext,
   type TaskResult,
   type TaskRunnerOptions,
 } from "./task_context.ts";
@@ -41,7 +37,9 @@ export class TaskRunner {
     const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
     if (folder instanceof Error) return failedResult("infra", messageOf(folder));
     try {
-      const context = this.contextOf(assignment, signal, progress, log, folder);
+      const { store, options, scratch } = this;
+      const given = { assignment, store, options, scratch, folder, signal, progress, log };
+      const context = openContext(given);
       const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
       const { output, bad } = await run(context);
       context.stats.counters = { ...log.counters };
@@ -60,34 +58,6 @@ export class TaskRunner {
       if (!signal.aborted) await this.saveLog(assignment, log, signal);
       await this.scratch.removeAttempt(folder).catch(() => undefined);
     }
-  }
-
-  private contextOf(
-    assignment: Assignment,
-    signal: AbortSignal,
-    progress: Progress,
-    log: StderrLog,
-    folder: AttemptFolder,
-  ): TaskContext {
-    const contract = contractOf({
-      conf: assignment.job.conf,
-      partitioner: assignment.job.partitioner,
-      output_format: assignment.job.outputFormat,
-    });
-    return {
-      assignment,
-      store: this.store,
-      options: this.options,
-      folder,
-      signal,
-      stats: newStats(),
-      progress,
-      log,
-      contract,
-      order: lineOrder(contract, assignment.job.sortValues),
-      spill: new SpillFolder(folder.spill),
-      scripts: new AttemptScripts(assignment, contract, this.options.code, folder, this.scratch),
-    };
   }
 
   /** Best effort: a lost log fails nobody. */

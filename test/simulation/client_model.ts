@@ -35,7 +35,7 @@ function choosePipeline({ world, history }: Scene): JobSpec {
   const ended = [...history.reports.values()].filter(
     ({ record, state }) => record.spec.steps.length > 0 && state !== "succeeded",
   );
-  const before = world.chance(0.5) ? world.pick(ended)?.record : undefined;
+  const before = world.chance(0.9) ? world.pick(ended)?.record : undefined;
   const step = () => ({
     mapper: "m.py",
     reducer: "r.py",

@@ -14,7 +14,8 @@ import { ProcessModel } from "./process_model.ts";
 import type { Scene } from "./scene.ts";
 import { checkState, isBackup } from "./state_check.ts";
 
-const CONFIG = { ...DEFAULT_SCHEDULER_CONFIG, infraFailuresMax: 10_000 };
+/** Nobody runs a failed reducer again here: what is left over would not be told from what is kept. */
+const CONFIG = { ...DEFAULT_SCHEDULER_CONFIG, infraFailuresMax: 10_000, keepFailedMs: 0 };
 const TICK_MS = 250;
 const REPEAT_MS = 500;
 /** The share of its lease that a leader counts on, by its own clock (C4). */

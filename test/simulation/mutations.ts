@@ -221,6 +221,6 @@ function sweepRunning(state: State): Command[] {
   return [...state.jobs.values()].flatMap((job) => {
     const what: SweepScope = { objects: "all", logs: false };
     const isRunning = job.stage.kind === "reduce";
-    return isRunning ? { kind: "sweep", job: job.record, what, tasks: [] } : [];
+    return isRunning ? { kind: "sweep", job: job.record, what } : [];
   });
 }

@@ -1,0 +1,66 @@
+import { combinerOf, wantsValuesInOrder } from "../model/builtins.ts";
+import { contractOf } from "../model/contract.ts";
+import type { AttemptId, TaskKind } from "../model/ids.ts";
+import type { JobSpec } from "../model/job_request.ts";
+import type { JobRecord } from "../model/records.ts";
+import type { Assignment, TaskPlan } from "../model/task.ts";
+import { type Job, outputOf } from "./state.ts";
+
+/** Not copied: made anew for each grant. */
+export function planOf({ splits, sources, cuts, map, reduce }: Job): TaskPlan {
+  return { splits, sources, cuts, maps: map.tasks.length, reduces: reduce.tasks.length };
+}
+
+/** What a worker is told: it follows from the job's record and its plan alone. */
+export function assignmentFrom(
+  record: JobRecord,
+  plan: TaskPlan,
+  { kind, index }: { kind: TaskKind; index: number },
+  attempt: AttemptId,
+  narrow = false,
+): Assignment {
+  const { spec } = record;
+  const key = (at: number) => {
+    const cut = plan.cuts?.[at];
+    return cut === undefined ? undefined : Buffer.from(cut, "base64");
+  };
+  return {
+    attempt,
+    job: {
+      id: record.id,
+      name: spec.name,
+      command: kind === "map" ? spec.mapper : spec.reducer,
+      files: spec.files,
+      scripts: record.scripts,
+      env: spec.env,
+      conf: spec.conf,
+      maps: plan.maps,
+      reduces: plan.reduces,
+      output: outputOf(record),
+      badRecordsMax: spec.max_bad_records,
+      combiner: combinerOf(spec.combiner, spec.reducer),
+      partitioner: spec.partitioner,
+      outputFormat: spec.output_format,
+      sortValues: sortsValues(spec),
+    },
+    input:
+      kind === "map"
+        ? { kind, split: plan.splits[index] ?? [], narrow }
+        : {
+            kind,
+            partition: index,
+            sources: plan.sources,
+            keys: plan.cuts && { from: key(index - 1), to: key(index) },
+          },
+  };
+}
+
+/** A map phase does not know yet who will read it. */
+function sortsValues({ phase, combiner, reducer, partitioner, conf }: JobSpec): boolean {
+  return (
+    phase !== "" ||
+    wantsValuesInOrder(reducer) ||
+    wantsValuesInOrder(combiner) ||
+    contractOf({ conf, partitioner, output_format: "" }).partitioner.kind === "range"
+  );
+}
