@@ -2,11 +2,12 @@ import { mkdir, readdir } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { MrError } from "../../internal/model/errors.ts";
 import { isJobId, parseAttemptId, parseTaskId } from "../../internal/model/ids.ts";
 import { fileFault } from "../../internal/model/job_request.ts";
 import { type Assignment, inputRangeSchema, segmentsSchema } from "../../internal/model/task.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
-import { Client, type JobJson } from "./client.ts";
+import { Client, type JobJson, ServerError } from "./client.ts";
 import { printable } from "./format.ts";
 import { type Command, SERVER_FLAG, UsageError } from "./options.ts";
 import { ProxyStore } from "./proxy_store.ts";
@@ -68,6 +69,11 @@ export async function replayHere(
       signal: interrupted.signal,
       say,
     });
+  } catch (error) {
+    if (interrupted.signal.aborted) throw new ServerError(0, "interrupted");
+    if (error instanceof MrError)
+      throw new ServerError(0, `what this task read cannot be had any more: ${error.message}`);
+    throw error;
   } finally {
     process.removeListener("SIGINT", interrupt);
   }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Etcd3, type Watcher } from "etcd3";
+import { stepId } from "../../internal/model/ids.ts";
 import type { DoneRecord, JobRecord, ReportRecord } from "../../internal/model/records.ts";
 import { until } from "../support/processes.ts";
 
@@ -62,8 +63,11 @@ export class History {
     return value === undefined ? undefined : (JSON.parse(value) as JobRecord);
   }
 
+  /** Of a job with steps: its last one is. */
   isCommitting(job: string): boolean {
-    return this.valuesOf(`job/${job}/committing`).some((value) => value !== undefined);
+    const steps = this.specOf(job)?.spec.steps.length ?? 0;
+    const id = steps === 0 ? job : stepId(job, steps - 1);
+    return this.valuesOf(`job/${id}/committing`).some((value) => value !== undefined);
   }
 
   /** Some reduce tasks are done, and not all. */

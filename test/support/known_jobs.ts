@@ -7,9 +7,11 @@ import { seeded } from "./corpus.ts";
  * Jobs whose answers are known. `count`: words, as a sequential run counts them.
  * `nonces`: the mapper draws a random number for every line and sends it to two
  * reducers; whatever was run twice, both must have got the same one. `copy`: map-only.
+ * `sort`: all lines, by ranges of keys. `steps`: the words counted with a combiner, then
+ * sorted, in two steps.
  */
-export type JobKind = "count" | "nonces" | "copy";
-export const JOB_KINDS: JobKind[] = ["count", "nonces", "copy"];
+export type JobKind = "count" | "nonces" | "copy" | "sort" | "steps";
+export const JOB_KINDS: JobKind[] = ["count", "nonces", "copy", "sort", "steps"];
 
 const SLEEP = `import os, sys, time
 time.sleep(float(os.environ.get("SLEEP", "0")))
@@ -36,6 +38,8 @@ if last is not None: print(last + "\\t" + str(total))
     print("b" + number + "\\t" + nonce)
 `,
   "nonces-reduce.py": `${SLEEP}for line in sys.stdin: sys.stdout.write(line)
+`,
+  "sort-map.py": `${SLEEP}for line in sys.stdin: sys.stdout.write(line)
 `,
   "copy-map.py": `${SLEEP}for line in sys.stdin: sys.stdout.write(line.upper())
 `,
@@ -73,25 +77,40 @@ export class KnownJobs {
   }
 
   request(kind: JobKind, { maps = 6, reduces = 3, sleep = 0 }: KnownJobOptions = {}): object {
-    return {
-      name: kind,
-      mapper: `known/${kind}-map.py`,
-      ...(kind !== "copy" && { reducer: `known/${kind}-reduce.py` }),
-      data: "known",
+    const common = { name: kind, data: "known", env: { SLEEP: String(sleep) } };
+    const step = (of: string) => ({
+      mapper: `known/${of}-map.py`,
+      reducer: `known/${of}-reduce.py`,
       m_num: maps,
-      r_num: kind === "copy" ? 0 : reduces,
-      env: { SLEEP: String(sleep) },
-    };
+      r_num: reduces,
+    });
+    const sort = { ...step("sort"), reducer: "identity", partitioner: "range" };
+    if (kind === "steps")
+      return { ...common, steps: [{ ...step("count"), combiner: "sum" }, sort] };
+    if (kind === "sort") return { ...common, ...sort };
+    if (kind !== "copy") return { ...common, ...step(kind) };
+    return { ...common, mapper: "known/copy-map.py", m_num: maps, r_num: 0 };
   }
 
   /** Holds the result of a job that has ended against the answer. */
   async check(job: JobJson): Promise<void> {
     assert.equal(job.state, "succeeded", `${job.id}: ${JSON.stringify(job.error)}`);
     const output = (await outputOf(this.client, job.id)).toString();
-    if (job.name === "copy") assert.equal(output, this.copied(), `${job.id}: wrong output`);
-    else if (job.name === "count")
-      assert.equal(sorted(output), this.counted(), `${job.id}: wrong output`);
+    const expected = { copy: this.copied, sort: this.sortedLines, steps: this.counted }[
+      job.name as string
+    ];
+    if (job.name === "count")
+      assert.equal(sorted(output), sorted(this.counted()), `${job.id}: wrong output`);
+    else if (expected !== undefined)
+      assert.equal(output, expected.call(this), `${job.id}: wrong output`);
     else this.checkNonces(job.id, output);
+  }
+
+  private sortedLines(): string {
+    return this.lines
+      .toSorted(byBytes)
+      .map((line) => `${line}\t\n`)
+      .join("");
   }
 
   private copied(): string {
@@ -102,7 +121,8 @@ export class KnownJobs {
     const counts = new Map<string, number>();
     for (const word of this.lines.flatMap((line) => line.split(" ")))
       counts.set(word, (counts.get(word) ?? 0) + 1);
-    return sorted([...counts].map(([word, count]) => `${word}\t${count}\n`).join(""));
+    const words = [...counts].toSorted(([a], [b]) => byBytes(a, b));
+    return words.map(([word, count]) => `${word}\t${count}\n`).join("");
   }
 
   private checkNonces(id: string, output: string): void {
@@ -116,6 +136,10 @@ export class KnownJobs {
     for (const number of this.lines.keys())
       assert.equal(found.get(`a${number}`), found.get(`b${number}`), `${id}: two runs were mixed`);
   }
+}
+
+function byBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 function sorted(text: string): string {
