@@ -30,7 +30,7 @@ SILENCE_S = 60  # The proxy says something every 15 s: a stream as silent as thi
 POLL_S = 1
 PATIENCE_S = 120
 LOCATION = re.compile(r"(?!.*/\.\.?(?:/|$))([a-z0-9-]{3,63})(?:/(.*))?")  # No . or .. in it.
-PART = re.compile(r"part-\d{5}")
+PART = re.compile(r"part-\d{5}(\.gz|\.zst)?")
 # What the system refuses in a blob's name; surrogates stand for bytes that are not UTF-8.
 BAD_NAME = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|\.$")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -189,7 +189,8 @@ def run(args):
     wanted = args.print or args.output is not None
     if wanted and args.phase == "map":
         raise UsageError("a map phase has no result to print or download")
-    fields = ("mapper", "reducer", "data", "m_num", "r_num", "phase", "name")
+    fields = ("mapper", "reducer", "combiner", "partitioner", "data", "m_num", "r_num",
+              "phase", "name")
     request = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
     # Storage comes first: a missing setting should not show only after a long job.
     with storage() if wanted else nullcontext() as service:
@@ -313,6 +314,8 @@ def parse(argv):
     add = command(run, "Runs a job and waits for its end; the exit code tells how it ended.")
     add("--mapper", required=True, metavar="SCRIPT", help="a blob of dfs-scripts")
     add("--reducer", metavar="SCRIPT", help="a blob of dfs-scripts; not for a map phase")
+    add("--combiner", metavar="SCRIPT", help="a blob of dfs-scripts, or sum, min, max, distinct")
+    add("--partitioner", metavar="NAME", help="hash, KeyFieldBasedPartitioner or range")
     add("--data", required=True, metavar="LOCATION", help="the input: container[/prefix]")
     add("--m-num", type=int, metavar="N", help="map tasks (default: by the input's size)")
     add("--r-num", type=int, metavar="N", help="reduce tasks, and parts of the result")

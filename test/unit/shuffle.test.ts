@@ -12,11 +12,13 @@ import { ReduceInput } from "../../internal/shuffle/reduce_input.ts";
 import {
   INDEX_ENTRY_BYTES,
   parseIndexEntry,
+  RunCursor,
   RunWriter,
   readBlocks,
 } from "../../internal/shuffle/run_format.ts";
 import { mergeSegments, SpillFolder } from "../../internal/shuffle/spill.ts";
 import { readSplitRange } from "../../internal/shuffle/split_reader.ts";
+import { BuiltinReducer } from "../../internal/streaming/builtins/builtin_reducer.ts";
 import { seeded } from "../support/corpus.ts";
 import { normalized } from "../support/oracle.ts";
 import { scratchFolder } from "../support/processes.ts";
@@ -235,6 +237,67 @@ describe("the shuffle", () => {
       const expected = lines.map((text) => (text.includes("\t") ? text : `${text}\t`));
       assert.deepEqual(all.toSorted(), expected.toSorted());
     });
+
+  it("combines on every spill, and once more when many runs are merged", async () => {
+    await using folder = await scratchFolder("combine");
+    const passes: number[] = [];
+    const combine: Combine = async (feed, sink) => {
+      let records = 0;
+      const sum = new BuiltinReducer({
+        name: "sum",
+        role: "combine",
+        separatorBytes: 1,
+        emit: (key, value) => {
+          const line = Buffer.concat([key, Buffer.from("\t"), value]);
+          return sink.add(1, key.length, line, 0, line.length);
+        },
+        flush: () => sink.flush(),
+      });
+      await feed({
+        add: (count, ...rest) => {
+          records += count;
+          return sum.add(count, ...rest);
+        },
+        flush: () => sum.flush(),
+      });
+      await sum.end();
+      passes.push(records);
+    };
+    const output = mapSide(
+      { partitions: 1, sortBytes: 4_000, combine },
+      new SpillFolder(folder.path),
+    );
+    const lines = Array.from({ length: 5_000 }, (_, i) => `k${i % 300}\t${i}\n`);
+    await output.lines.push(Buffer.from(lines.join("")));
+    const { object, indexOffset } = await output.write(false);
+    const { offset, bytes } = parseIndexEntry(object.subarray(indexOffset));
+    const cursor = new RunCursor(
+      readBlocks(
+        (async function* () {
+          yield object.subarray(offset, offset + bytes);
+        })(),
+      ),
+    );
+    const sums = new Map<string, number>();
+    const next = async () => cursor.advance() || (await cursor.nextBlock());
+    while (await next()) {
+      const [key = "", value] = cursor.block
+        .toString("latin1", cursor.lineStart, cursor.lineEnd)
+        .split("\t");
+      assert.ok(!sums.has(key), `${key} was not combined`);
+      sums.set(key, Number(value));
+    }
+    const expected = new Map<string, number>();
+    for (let i = 0; i < 5_000; i += 1)
+      expected.set(`k${i % 300}`, (expected.get(`k${i % 300}`) ?? 0) + i);
+    assert.deepEqual([...sums].toSorted(), [...expected].toSorted());
+    assert.ok(passes.length > 10, "there were spills");
+    assert.equal(
+      passes.slice(0, -1).reduce((a, b) => a + b, 0),
+      5_000,
+    );
+    assert.ok((passes.at(-1) ?? 0) > 300, "the merge was combined");
+  });
 
   it("notices every flipped byte of a segment or its index", async () => {
     await using folder = await scratchFolder("corrupt");

@@ -1,3 +1,5 @@
+import { execFileSync } from "node:child_process";
+import { seeded } from "../../support/corpus.ts";
 import type { ContractCase } from "../case.ts";
 
 const SHOW = "import sys\nfor line in sys.stdin.buffer: print(repr(line))\n";
@@ -38,6 +40,35 @@ const KEYS = [
   "0",
   "some longer key with spaces",
 ];
+/** Random bytes that are no line end and no TAB, in lines. */
+const random = seeded(1_000);
+const RANDOM_KEYS = Buffer.concat(
+  Array.from({ length: 1_000 }, () => {
+    const bytes = Array.from(
+      { length: 1 + Math.floor(random() * 30) },
+      () => 14 + Math.floor(random() * 242),
+    );
+    return Buffer.from([...bytes, 10]);
+  }),
+);
+
+/** What each part holds, sorted. */
+function byPython(lines: Buffer, parts: number): Buffer[] {
+  const code = `import sys
+keys = sys.stdin.buffer.read().split(b"\\n")[:-1]
+parts = [[] for _ in range(${parts})]
+for key in keys:
+    h = 1
+    for b in key: h = (31 * h + (b - 256 if b > 127 else b)) & 0xFFFFFFFF
+    parts[(h & 0x7FFFFFFF) % ${parts}].append(key)
+for part in parts: print("".join(k.hex() + "0a" for k in sorted(part)))
+`;
+  const out = execFileSync("python3", ["-c", code], { input: lines }).toString();
+  return out
+    .split("\n")
+    .slice(0, parts)
+    .map((hex) => Buffer.from(hex, "hex"));
+}
 const parted = (keys: string[], partOf: (key: string) => bigint, r: number) =>
   Array.from({ length: r }, (_, part) =>
     keys
@@ -63,6 +94,13 @@ export const SHUFFLING: ContractCase[] = [
     input: { a: KEYS.map((key) => `${key}\n`).join("") },
     request: { mapper: "cat", reducer: "cat", r_num: 4, m_num: 2 },
     parts: parted(KEYS, (key) => hadoopHash(key, 1n) % 4n, 4),
+  },
+  {
+    rules: "P1",
+    title: "1,000 random keys, by a reckoning in Python",
+    input: { a: RANDOM_KEYS },
+    request: { mapper: "cat", reducer: "cut -f1", r_num: 13, m_num: 3 },
+    parts: byPython(RANDOM_KEYS, 13),
   },
   {
     rules: "P2",
