@@ -12,7 +12,7 @@ import { scratchFolder } from "../support/processes.ts";
 const MEGABYTES = Number(process.env.MR_LARGE_MB ?? 64);
 const MB = 1024 * 1024;
 /** What a worker may take, however much passes through it. */
-const WORKER_BYTES = 700 * MB;
+const WORKER_BYTES = 1024 * MB;
 const SLOTS = 2;
 const RECORD_BYTES = 100;
 
