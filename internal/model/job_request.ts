@@ -349,7 +349,10 @@ function violationsOf(issue: z.core.$ZodIssue): Violation[] {
   if (issue.code === "unrecognized_keys")
     return issue.keys.map((key) => ({
       field: field === "" ? key : `${field}.${key}`,
-      message: "unknown field",
+      message:
+        field === "" && Object.hasOwn(stepFields, key)
+          ? "with steps, this is said in each of them"
+          : "unknown field",
     }));
   if (issue.code === "invalid_type" && issue.input === undefined && field !== "")
     return [{ field, message: "the field is missing" }];

@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
+import type { JobJson } from "../../cmd/mr/client.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { until } from "../support/processes.ts";
 
@@ -64,6 +65,54 @@ const MALFORMED: [name: string, body: unknown, status: number, fields?: string[]
     400,
     ["conf.mapreduce.no.such"],
   ],
+  ["an unknown partitioner", { ...GOOD, partitioner: "random" }, 400, ["partitioner"]],
+  ["count as a combiner", { ...GOOD, combiner: "count" }, 400, ["combiner"]],
+  ["a combiner that is nowhere", { ...GOOD, combiner: "no.py" }, 400, ["combiner"]],
+  ["an unknown format", { ...GOOD, output_format: "xml" }, 400, ["output_format"]],
+  ["a negative timeout", { ...GOOD, task_timeout: -1 }, 400, ["task_timeout"]],
+  ["no data at all", { ...GOOD, data: [] }, 400, ["data"]],
+  ["one bad input of two", { ...GOOD, data: ["text", "text/../x"] }, 400, ["data.1"]],
+  ["a pattern that does not end", { ...GOOD, data: "text/{a,b" }, 400, ["data"]],
+  ["a set that does not end", { ...GOOD, data: ["text/[a"] }, 400, ["data.0"]],
+  ["a pattern for a container", { ...GOOD, data: "te*t/a" }, 400, ["data"]],
+  ["a pattern that matches nothing", { ...GOOD, data: ["text", "text/b*"] }, 400, ["data.1"]],
+  ["too many alternatives", { ...GOOD, data: `text/${"{a,b}".repeat(20)}` }, 400, ["data"]],
+  ["a link with a slash", { ...GOOD, files: ["cat.py#a/b"] }, 400, ["files.0"]],
+  ["a link that goes up", { ...GOOD, files: ["cat.py#.."] }, 400, ["files.0"]],
+  ["an empty link", { ...GOOD, files: ["cat.py#"] }, 400, ["files.0"]],
+  ["two files of one name", { ...GOOD, files: ["a/x", "b/x"] }, 400, ["files"]],
+  [
+    "an empty separator",
+    { ...GOOD, conf: { "stream.map.output.field.separator": "" } },
+    400,
+    ["conf.stream.map.output.field.separator"],
+  ],
+  [
+    "key fields that make no sense",
+    { ...GOOD, conf: { "mapreduce.partition.keycomparator.options": "-k0,1" } },
+    400,
+    ["conf.mapreduce.partition.keycomparator.options"],
+  ],
+  [
+    "an option that is a field here",
+    { ...GOOD, conf: { "mapreduce.job.reduces": 3 } },
+    400,
+    ["conf.mapreduce.job.reduces"],
+  ],
+  [
+    "steps beside a mapper",
+    { ...GOOD, steps: [{ mapper: "cat.py" }] },
+    400,
+    ["mapper", "reducer", "m_num", "r_num"],
+  ],
+  ["no steps", { data: "text", steps: [] }, 400, ["steps"]],
+  ["a step that is none", { data: "text", steps: [7] }, 400, ["steps.0"]],
+  [
+    "faults in several steps",
+    { data: "text", steps: [{ mapper: "no.py" }, { mapper: "cat.py", reducer: "gone.py" }] },
+    400,
+    ["steps.0.mapper", "steps.1.reducer"],
+  ],
   ["an output that is in use", { ...GOOD, output: "text" }, 400, ["output"]],
   [
     "everything wrong at once",
@@ -112,6 +161,28 @@ describe("requests", () => {
     const job = await runJob(cluster.client, GOOD);
     assert.equal(job.state, "succeeded");
     assert.equal((await outputOf(cluster.client, job.id)).toString(), "a\tb\nb\ta\n");
+  });
+
+  it("shows counters and status while a task runs", async () => {
+    const script = `import sys, time
+for i in range(1000):
+    print("reporter:counter:live,beats,1", file=sys.stderr)
+    print("reporter:status:at", i, file=sys.stderr, flush=True)
+    time.sleep(0.1)
+`;
+    await putText(cluster.client, "dfs-scripts", "beats.py", script);
+    const request = { mapper: "beats.py", data: "text", m_num: 1, r_num: 0 };
+    let seen: JobJson | undefined;
+    for await (const job of cluster.client.run(request, AbortSignal.timeout(60_000))) {
+      if ((job.counters["live,beats"] ?? 0) < 2 || seen !== undefined) continue;
+      seen = job;
+      const { tasks } = await cluster.client.json<{ tasks: { attempts: { status: string }[] }[] }>(
+        `/jobs/${job.id}/tasks`,
+      );
+      assert.match(tasks[0]?.attempts[0]?.status ?? "", /^at \d+/);
+      await cluster.client.json(`/jobs/${job.id}`, { method: "DELETE" });
+    }
+    assert.equal(seen?.state, "map");
   });
 
   it("answers bad paths and methods with problems", async () => {
