@@ -98,11 +98,13 @@ async function requestFrom(client: Client, args: Args): Promise<Record<string, u
   const needed = path === undefined ? ["mapper", ...(args.has("local") ? [] : ["data"])] : [];
   for (const name of needed)
     if (args.text(name) === undefined) throw new UsageError(`--${name} is missing`);
-  const files = await Promise.all(args.list("file").map((file) => placed(client, file)));
+  const bare = args.has("local") && args.text("scripts") === undefined;
+  const place = (script: string | undefined) => placed(client, script, bare);
+  const files = await Promise.all(args.list("file").map(place));
   const given: Record<string, unknown> = {
-    mapper: await placed(client, args.text("mapper")),
-    reducer: await placed(client, args.text("reducer")),
-    combiner: await placed(client, args.text("combiner")),
+    mapper: await place(args.text("mapper")),
+    reducer: await place(args.text("reducer")),
+    combiner: await place(args.text("combiner")),
     partitioner: args.text("partitioner"),
     output_format: args.text("format"),
     data: args.list("data").length > 0 ? args.list("data") : undefined,
@@ -134,12 +136,21 @@ function readRequest(path: string): Record<string, unknown> {
   }
 }
 
-/** Uploads a script given as a path; returns its name in dfs-scripts. */
-async function placed(client: Client, script: string | undefined): Promise<string | undefined> {
-  if (script === undefined || !/^\.{0,2}\//.test(script)) return script;
+/**
+ * Uploads a script given as a path; returns its name in dfs-scripts.
+ * @param bare a name without ./ is a file of this folder, if there is one.
+ */
+async function placed(
+  client: Client,
+  script: string | undefined,
+  bare: boolean,
+): Promise<string | undefined> {
+  if (script === undefined) return script;
   const [given = "", ...args] = script.split(" ");
   const hash = given.lastIndexOf("#");
   const path = hash < 0 ? given : given.slice(0, hash);
+  const isHere = bare && statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  if (!isHere && !/^\.{0,2}\//.test(path)) return script;
   // A program of the workers, such as /bin/cat, is none of our scripts.
   if (path.startsWith("/") && /^\/(usr\/(local\/)?)?s?bin\//.test(path)) return script;
   if (!statSync(path, { throwIfNoEntry: false })?.isFile())
