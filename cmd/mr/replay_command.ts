@@ -108,6 +108,7 @@ const assignmentSchema = z.object({
     reduces: z.int(),
     output: z.string(),
     badRecordsMax: z.int(),
+    badOutput: z.string(),
   }),
   input: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("map"), split: z.array(inputRangeSchema), narrow: z.boolean() }),

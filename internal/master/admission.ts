@@ -1,4 +1,5 @@
-import { combinerOf, programOf } from "../model/builtins.ts";
+import { combinerOf } from "../model/builtins.ts";
+import { programOf } from "../model/command.ts";
 import { MrError, type Violation } from "../model/errors.ts";
 import { inputOf } from "../model/input_pattern.ts";
 import { fileOf, isBlob, type JobSpec, type StepSpec } from "../model/job_request.ts";

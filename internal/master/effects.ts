@@ -20,7 +20,7 @@ import {
 } from "../model/task.ts";
 import type { Archive, Command, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
-import { outputOf } from "../scheduler/state.ts";
+import { badOutputOf, outputOf } from "../scheduler/state.ts";
 import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
 import { lineOrder } from "../shuffle/key_order.ts";
 
@@ -65,7 +65,8 @@ export class StorageEffects {
       // Whatever the job's attempts write to is there before any of them is granted.
       await this.store.ensureContainer(CONTAINER.intermediate);
       await this.store.ensureContainer(CONTAINER.logs);
-      await this.store.ensureContainer(locationOf(outputOf(record)).container);
+      for (const place of [outputOf(record), badOutputOf(record)])
+        await this.store.ensureContainer(locationOf(place).container);
       return record.spec.phase === "reduce"
         ? { kind: "done", done: await this.readManifest(record.spec.from) }
         : { kind: "splits", splits: await this.planSplits(record, slots) };
@@ -186,7 +187,8 @@ export class StorageEffects {
       `sweeping ${job.id}`,
       async () => {
         await this.store.discardStaged(CONTAINER.intermediate, job.id);
-        await this.store.discardStaged(locationOf(outputOf(job)).container, job.id);
+        for (const place of [outputOf(job), badOutputOf(job)])
+          await this.store.discardStaged(locationOf(place).container, job.id);
         if (what.objects !== "none")
           await this.deleteAll(
             CONTAINER.intermediate,

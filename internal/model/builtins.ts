@@ -1,11 +1,8 @@
+import { programOf } from "./command.ts";
+
 /** Names that need no script: nothing is started for them. */
 const REDUCERS = ["aggregate", "sum", "count", "min", "max", "distinct", "identity"] as const;
 export type Builtin = (typeof REDUCERS)[number];
-
-/** The first word of a command: a blob of dfs-scripts, a program, or a built-in. */
-export function programOf(command: string): string {
-  return command.trim().split(/ +/)[0] ?? "";
-}
 
 /** The built-in reducer that a command names. */
 export function builtinReducer(command: string): Builtin | undefined {
@@ -17,11 +14,15 @@ export function isIdentity(command: string): boolean {
   return command.trim() === "identity";
 }
 
-/** What is wrong with a command as a combiner, or undefined. */
-export function combinerFault(command: string): string | undefined {
-  return builtinReducer(command) === "count"
-    ? 'a combiner may run any number of times, so "count" cannot be one: print 1 with each key and use "sum"'
-    : undefined;
+/** What is wrong with a built-in's name in this place, or undefined. */
+export function builtinFault(command: string, role: "mapper" | "reducer" | "combiner") {
+  const name = REDUCERS.find((builtin) => builtin === programOf(command));
+  if (name === undefined) return undefined;
+  if (name !== command.trim()) return `the built-in "${name}" takes no arguments`;
+  if (role === "mapper" && name !== "identity") return `"${name}" is a reducer, not a mapper`;
+  if (role === "combiner" && name === "count")
+    return 'a combiner may run any number of times, so "count" cannot be one: print 1 with each key and use "sum"';
+  return undefined;
 }
 
 /**

@@ -62,8 +62,8 @@ export interface ContractSource {
 type Check = (value: string) => string | undefined;
 
 const separator: Check = (value) =>
-  value === "" || /[\r\n\0]/.test(value) || !value.isWellFormed()
-    ? "a separator is at least one character, and no line end"
+  value === "" || value.length > 64 || /[\r\n\0]/.test(value) || !value.isWellFormed()
+    ? "a separator has 1 to 64 characters, and no line end"
     : undefined;
 const bool: Check = (value) =>
   /^(true|false)$/.test(value) ? undefined : "true or false is expected";
@@ -137,16 +137,17 @@ const FIELD_INSTEAD: Record<string, string> = {
 
 /** What is wrong with an option, or undefined. */
 export function optionFault(name: string, value: string): string | undefined {
-  const instead = FIELD_INSTEAD[name];
-  if (instead !== undefined) return `use the field ${instead} of the request`;
-  const check = OPTIONS[currentName(name)];
+  if (Object.hasOwn(FIELD_INSTEAD, name))
+    return `use the field ${FIELD_INSTEAD[name]} of the request`;
+  const current = currentName(name);
+  const check = Object.hasOwn(OPTIONS, current) ? OPTIONS[current] : undefined;
   if (check === undefined) return `unknown option; known: ${Object.keys(OPTIONS).join(", ")}`;
   return check(value);
 }
 
 /** The name an option has now. */
 export function currentName(name: string): string {
-  return OLD_NAMES[name] ?? name;
+  return (Object.hasOwn(OLD_NAMES, name) ? OLD_NAMES[name] : undefined) ?? name;
 }
 
 const CLASS = /^(?:[\w$]+\.)*(\w+)$/;

@@ -34,6 +34,10 @@ export function parseInput(text: string): InputPattern | string {
   const container = text.slice(0, slash);
   const fault = containerNameFault(container);
   if (fault !== undefined) return fault;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  if (/[\u0000-\u001f\u007f]/.test(rest) || !rest.isWellFormed())
+    return "control characters and what is no Unicode are not allowed";
+  if (/^\/|\/\//.test(rest)) return "a pattern has no empty segment (//, or a slash at its start)";
   if (rest.length > PATTERN_CHARS_MAX)
     return `a pattern has at most ${PATTERN_CHARS_MAX} characters`;
   const alternatives = expand(rest);
@@ -87,6 +91,7 @@ function firstGroup(text: string) {
   for (let i = 0; i < text.length; i += 1) {
     const char = text[i];
     if (char === "\\") i += 1;
+    else if (char === "[") i = endOfSet(text, i);
     else if (char === "{") {
       depth += 1;
       if (depth === 1) [start, from] = [i, i + 1];
@@ -99,6 +104,15 @@ function firstGroup(text: string) {
     }
   }
   return depth > 0 ? "a { has no }" : undefined;
+}
+
+/** Of a set that begins at `from`, its `]`; where there is none, `from`. */
+function endOfSet(text: ArrayLike<string>, from: number): number {
+  for (let i = from + 1; i < text.length; i += 1) {
+    if (text[i] === "\\") i += 1;
+    else if (text[i] === "]" && i > from + 1) return i;
+  }
+  return from;
 }
 
 type Token =
@@ -122,24 +136,34 @@ function tokensOf(pattern: string): Token[] | string {
       if (across) i += 1;
       tokens.push({ kind: "star", across });
     } else if (char === "[") {
-      const end = chars.indexOf("]", i + 2);
-      if (end < 0) return "a [ has no ]";
-      tokens.push(setOf(chars.slice(i + 1, end)));
+      const end = endOfSet(chars, i);
+      if (end === i) return "a [ has no ]";
+      const set = setOf(chars.slice(i + 1, end));
+      if (typeof set === "string") return set;
+      tokens.push(set);
       i = end;
     } else tokens.push({ kind: "char", char });
   }
   return tokens;
 }
 
-function setOf(chars: string[]): Token {
+function setOf(chars: string[]): Token | string {
   const not = chars[0] === "^" || chars[0] === "!";
   const rest = not ? chars.slice(1) : chars;
   const ranges: [string, string][] = [];
-  for (let i = 0; i < rest.length; i += 1) {
-    const from = rest[i] as string;
-    const to = rest[i + 1] === "-" ? rest[i + 2] : undefined;
-    ranges.push([from, to ?? from]);
-    if (to !== undefined) i += 2;
+  let at = 0;
+  const next = () => {
+    if (rest[at] === "\\") at += 1;
+    at += 1;
+    return rest[at - 1] ?? "";
+  };
+  while (at < rest.length) {
+    const from = next();
+    const isRange = rest[at] === "-" && at + 1 < rest.length;
+    if (isRange) at += 1;
+    const to = isRange ? next() : from;
+    if (to < from) return `[${from}-${to}] holds nothing`;
+    ranges.push([from, to]);
   }
   return { kind: "set", ranges, not };
 }
@@ -154,7 +178,8 @@ function matchesPattern(tokens: Token[], name: string): boolean {
   for (const char of name) {
     places = withStars(tokens, places);
     // A folder that matches stands for what is below it, but for what is hidden there.
-    if (char === "/" && places.has(tokens.length)) return !isHidden(name, at);
+    if (char === "/" && places.has(tokens.length) && !hiddenByWildcard(tokens, name.slice(0, at)))
+      return !isHidden(name, at);
     const next = new Set<number>();
     for (const place of places) {
       const token = tokens[place];

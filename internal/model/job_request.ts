@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { builtinReducer, combinerFault, isIdentity, programOf } from "./builtins.ts";
+import { builtinFault, builtinReducer, isIdentity } from "./builtins.ts";
+import { programOf } from "./command.ts";
 import { contractOf, currentName, optionFault, partitionerKind } from "./contract.ts";
 import { MrError, type Violation } from "./errors.ts";
 import { isJobId } from "./ids.ts";
@@ -33,6 +34,8 @@ const checked =
     if (message !== undefined) ctx.addIssue({ code: "custom", message });
   };
 
+const NOT_UNICODE = "the text is not valid Unicode";
+
 function refuse(ctx: Refinement, message: string, ...path: string[]): void {
   ctx.addIssue({ code: "custom", message, path });
 }
@@ -51,12 +54,17 @@ const inputs = z
   })
   .transform((data) => (Array.isArray(data) ? data : [data]));
 
-const commandText = z.string().max(4096).superRefine(checked(commandFault));
+const commandText = (role: "mapper" | "reducer" | "combiner") =>
+  z
+    .string()
+    .max(4096)
+    .superRefine(checked((text) => commandFault(text) ?? builtinFault(text, role)));
 
 /** A blob of dfs-scripts, a built-in, or the absolute path of a program of the workers. */
 function commandFault(text: string): string | undefined {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
   if (/[\u0000-\u001f]/.test(text)) return "control characters are not allowed";
+  if (!text.isWellFormed()) return NOT_UNICODE;
   const program = programOf(text);
   if (program === "") return "name a script of dfs-scripts";
   return blobNameFault(program.startsWith("/") ? program.slice(1) : program);
@@ -88,6 +96,7 @@ function checkEnv(env: Record<string, string>, ctx: Refinement): void {
     bytes += name.length + value.length;
     if (!envName.test(name)) refuse(ctx, "not a name of an environment variable", name);
     else if (value.includes("\0")) refuse(ctx, "a value has no NUL", name);
+    else if (!value.isWellFormed()) refuse(ctx, NOT_UNICODE, name);
   }
   if (bytes > LIMIT.envBytes) refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
 }
@@ -95,6 +104,8 @@ function checkEnv(env: Record<string, string>, ctx: Refinement): void {
 type Conf = Record<string, string | number | boolean>;
 
 function checkConf(conf: Conf, ctx: Refinement): void {
+  const bytes = JSON.stringify(conf).length;
+  if (bytes > LIMIT.envBytes) return refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
   for (const [name, value] of Object.entries(conf)) {
     const fault = optionFault(name, String(value));
     if (fault !== undefined) refuse(ctx, fault, name);
@@ -102,9 +113,9 @@ function checkConf(conf: Conf, ctx: Refinement): void {
 }
 
 const stepFields = {
-  mapper: commandText,
-  reducer: commandText.optional(),
-  combiner: commandText.superRefine(checked(combinerFault)).optional(),
+  mapper: commandText("mapper"),
+  reducer: commandText("reducer").optional(),
+  combiner: commandText("combiner").optional(),
   partitioner: z
     .string()
     .refine(
@@ -126,7 +137,7 @@ const stepFields = {
     )
     .default({}),
   /** Seconds of silence after which a task is ended and tried again; 0: never. */
-  task_timeout: z.number().min(0).max(1e9).optional(),
+  task_timeout: z.number().min(0).max(999_999_999).optional(),
   files: z
     .array(z.string().superRefine(checked(fileFault)))
     .max(100)
@@ -140,6 +151,7 @@ const jobFields = {
     .string()
     .max(200)
     .refine((text) => !/\p{Cc}/u.test(text), "control characters are not allowed")
+    .refine((text) => text.isWellFormed(), NOT_UNICODE)
     .default(""),
   output: location.optional(),
   from: z.string().refine(isJobId, "the id of a job is expected").optional(),
@@ -206,7 +218,11 @@ function finishedStep<T extends StepFields>(step: T) {
   const timeout =
     task_timeout === undefined
       ? {}
-      : { "mapreduce.task.timeout": String(Math.round(task_timeout * 1_000)) };
+      : {
+          "mapreduce.task.timeout": String(
+            task_timeout === 0 ? 0 : Math.max(1, Math.round(task_timeout * 1_000)),
+          ),
+        };
   return {
     ...rest,
     conf: { ...rest.conf, ...timeout },
@@ -337,11 +353,20 @@ export function baseName(name: string): string {
  * @throws MrError `invalid` with every offending field.
  */
 export function parseJobRequest(value: unknown): JobSpec {
-  const steps = typeof value === "object" && value !== null && "steps" in value;
+  const steps = typeof value === "object" && value !== null && Object.hasOwn(value, "steps");
   const parsed = (steps ? stepsSchema : singleSchema).safeParse(value, { reportInput: true });
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return withinBounds(parsed.data);
   const violations = parsed.error.issues.flatMap(violationsOf);
   throw new MrError("invalid", "the request is not valid", { violations });
+}
+
+/** What its steps share counts for each of them: the whole must fit one stored record. */
+function withinBounds(spec: JobSpec): JobSpec {
+  if (Buffer.byteLength(JSON.stringify(spec)) <= LIMIT.specBytes) return spec;
+  const message = `with what its steps share, the request has more than ${LIMIT.specBytes} bytes`;
+  throw new MrError("invalid", "the request is not valid", {
+    violations: [{ field: "", message }],
+  });
 }
 
 function violationsOf(issue: z.core.$ZodIssue): Violation[] {

@@ -15,10 +15,12 @@ export interface KeyField {
 }
 
 const SPEC = /^(\d{1,6})(?:\.(\d{1,6}))?([nr]*)(?:,(\d{1,6})(?:\.(\d{1,6}))?([nr]*))?$/;
+const OPTIONS_MAX = 1_000;
 const FORM = "-k POS1[,POS2], -n, -r or -nr are expected, POS as FIELD[.CHAR][nr]";
 
 /** @returns the fields in order, or what is wrong. Without any -k: one field, the whole key. */
 export function parseKeyFields(options: string): KeyField[] | string {
+  if (options.length > OPTIONS_MAX) return `at most ${OPTIONS_MAX} characters`;
   const words = options.split(/\s+/).filter((word) => word !== "");
   const fields: KeyField[] = [];
   const all = { numeric: false, reverse: false };

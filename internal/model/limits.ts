@@ -4,7 +4,10 @@ export const LIMIT = {
   maps: 10_000,
   reduces: 2_000,
   mapsTimesReduces: 10_000_000,
+  /** Of env, and of conf. */
   envBytes: 32 * 1024,
+  /** Of a checked request, as it is stored. */
+  specBytes: 512 * 1024,
   /** Jobs that are not ended. */
   queuedJobs: 1_000,
   /** Input ranges in one map task: its grant must fit one message. */

@@ -45,8 +45,8 @@ export const jobRecordSchema = z.strictObject({
   idempotencyKey: z.string(),
   /** The version (ETag) of every script and file of the job, as it was accepted. */
   scripts: z.record(z.string(), z.string()),
-  /** Of a step: the job it belongs to, and which step it is, from 0. */
-  pipeline: z.strictObject({ id: z.string(), step: z.int().min(0) }).optional(),
+  /** Of a step: the job it belongs to and its output, and which step it is, from 0. */
+  pipeline: z.strictObject({ id: z.string(), step: z.int().min(0), output: z.string() }).optional(),
   resume: resumeSchema.optional(),
 });
 export type JobRecord = z.infer<typeof jobRecordSchema>;

@@ -85,6 +85,8 @@ export interface TaskJob {
   output: string;
   /** Input records of the whole job that may be set aside. */
   badRecordsMax: number;
+  /** CONTAINER/PREFIX of the folder for them, one file a task. */
+  badOutput: string;
 }
 
 export type TaskInput =
@@ -149,11 +151,6 @@ export function mapOutputName(attempt: AttemptId): string {
 export function attemptOfMapOutput(object: string): AttemptId | undefined {
   const match = /^([^/]+)\/map\/(m-\d{5})-(\d+-\d+)$/.exec(object);
   return match === null ? undefined : `${match[1]}/${match[2]}/${match[3]}`;
-}
-
-/** Where below the job's output the bad records of a map task go. */
-export function badRecordsName(task: string): string {
-  return `_bad/${task}`;
 }
 
 /** Where in dfs-logs an attempt's stderr goes. */

@@ -51,10 +51,19 @@ export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   if (message.output !== "") common.output = message.output;
   if (message.from !== "") common.from = message.from;
   if (message.maxAttempts !== 0) common.max_attempts = message.maxAttempts;
-  if (message.steps.length > 0)
-    return parseJobRequest({ ...common, steps: message.steps.map(stepFromMessage) });
   if (message.phase !== "") common.phase = message.phase;
+  if (message.steps.length > 0) {
+    // What does not go with steps is refused there, as in any other request.
+    const own = Object.entries(stepFromMessage(message)).filter(([, value]) => isSaid(value));
+    const steps = message.steps.map(stepFromMessage);
+    return parseJobRequest({ ...Object.fromEntries(own), ...common, steps });
+  }
   return parseJobRequest({ ...common, ...stepFromMessage(message) });
+}
+
+function isSaid(value: unknown): boolean {
+  if (typeof value === "object" && value !== null) return Object.keys(value).length > 0;
+  return value !== undefined && value !== "" && value !== 0;
 }
 
 function stepFromMessage(message: StepMessage | SpecMessage): Record<string, unknown> {

@@ -204,7 +204,7 @@ export function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
   const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
-  const { badRecordsMax, combiner, partitioner, outputFormat, sortValues } = job;
+  const { badRecordsMax, badOutput, combiner, partitioner, outputFormat, sortValues } = job;
   return {
     attempt: checkAttempt(attempt),
     job: {
@@ -219,6 +219,7 @@ export function grantFromWire(grant: Grant): Assignment {
       output,
       scripts,
       badRecordsMax,
+      badOutput,
       combiner,
       partitioner,
       outputFormat,

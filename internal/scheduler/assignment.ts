@@ -4,7 +4,7 @@ import type { AttemptId, TaskKind } from "../model/ids.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { JobRecord } from "../model/records.ts";
 import type { Assignment, TaskPlan } from "../model/task.ts";
-import { type Job, outputOf } from "./state.ts";
+import { badOutputOf, type Job, outputOf } from "./state.ts";
 
 /** Not copied: made anew for each grant. */
 export function planOf({ splits, sources, cuts, map, reduce }: Job): TaskPlan {
@@ -38,6 +38,7 @@ export function assignmentFrom(
       reduces: plan.reduces,
       output: outputOf(record),
       badRecordsMax: spec.max_bad_records,
+      badOutput: badOutputOf(record),
       combiner: combinerOf(spec.combiner, spec.reducer),
       partitioner: spec.partitioner,
       outputFormat: spec.output_format,

@@ -5,7 +5,7 @@ import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
-import { badRecordsName, mapOutputName, type TaskOutput } from "../model/task.ts";
+import { mapOutputName, type TaskOutput } from "../model/task.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
 import { advance } from "./job_stages.ts";
@@ -14,6 +14,7 @@ import { findCurrent, loseOutputs, replaceLost, winnersOf } from "./lost_outputs
 import { put } from "./record_writes.ts";
 import {
   type Attempt,
+  badOutputOf,
   type Job,
   type LossReason,
   outputOf,
@@ -284,8 +285,8 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
   const output: TaskOutput = message.output;
   if (message.bad !== undefined) {
     const { receipt } = message.bad;
-    const place = locationOf(outputOf(job.record));
-    const bad = joinName(place.prefix, badRecordsName(name.task));
+    const place = locationOf(badOutputOf(job.record));
+    const bad = joinName(place.prefix, name.task);
     if (name.kind !== "map" || receipt.container !== place.container || receipt.name !== bad)
       return false;
   }

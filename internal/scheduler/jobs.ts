@@ -1,3 +1,4 @@
+import { canonical } from "../model/canonical.ts";
 import { MrError } from "../model/errors.ts";
 import { isFinal } from "../model/job.ts";
 import { shuffleOf } from "../model/job_request.ts";
@@ -18,7 +19,7 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     out.push({ kind: "reply", to: event.reply, answer: { kind: "error", error } });
   const known = findByKey(state, event.idempotencyKey);
   if (known !== undefined) {
-    if (JSON.stringify(known.record.spec) !== JSON.stringify(withFrom(event.spec, known)))
+    if (canonical(known.record.spec) !== canonical(withFrom(event.spec, known)))
       return void refuse(
         new MrError("conflict", "the Idempotency-Key was used for a different request"),
       );

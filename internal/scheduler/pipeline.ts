@@ -8,6 +8,7 @@
  * What a step has made is kept until its pipeline succeeds or expires: a failed one can
  * be resumed from there.
  */
+import { canonical } from "../model/canonical.ts";
 import { MrError } from "../model/errors.ts";
 import { stepId } from "../model/ids.ts";
 import type { JobSpec } from "../model/job_request.ts";
@@ -46,7 +47,7 @@ function beginStep(state: State, pipeline: Job, step: number, out: Command[]): v
     order: record.order,
     idempotencyKey: "",
     scripts: record.scripts,
-    pipeline: { id: record.id, step },
+    pipeline: { id: record.id, step, output: outputOf(record) },
   };
   state.jobs.set(id, newJob(child));
   pipeline.stage = { kind: "steps", current: id };
@@ -98,9 +99,8 @@ export function resumePoint(state: State, spec: JobSpec): ResumeRecord | MrError
       ? (before.record.resume ?? { step: 0, data: spec.data })
       : { step: last.pipeline?.step ?? 0, data: last.spec.data };
   if (point.step >= spec.steps.length) return refuse("steps", `step ${point.step + 1} is missing`);
-  const isSame = (a: unknown, b: unknown) => JSON.stringify(a) === JSON.stringify(b);
   for (let step = 0; step < point.step; step += 1)
-    if (!isSame(spec.steps[step], before.record.spec.steps[step]))
+    if (canonical(spec.steps[step]) !== canonical(before.record.spec.steps[step]))
       return refuse(
         `steps.${step}`,
         `differs from that of ${spec.from}, whose result would be used`,

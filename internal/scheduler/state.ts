@@ -268,6 +268,13 @@ export function stateOf(job: Job): JobState {
   return job.stage.kind === "steps" ? "map" : job.stage.kind;
 }
 
+/** CONTAINER/PREFIX of the folder for records that are set aside: a step's lie with the whole result. */
+export function badOutputOf(record: JobRecord): string {
+  const { pipeline } = record;
+  if (pipeline === undefined) return `${outputOf(record)}/_bad`;
+  return `${pipeline.output}/_bad/${pipeline.step + 1}`;
+}
+
 /** CONTAINER/PREFIX of the result. */
 export function outputOf(record: JobRecord): string {
   if (record.spec.phase === "map") return `dfs-intermediate/${record.id}`;

@@ -8,14 +8,6 @@ import { MrError } from "../model/errors.ts";
 /** Where a script's own programs are looked for: not the worker's PATH, which is the operator's. */
 export const SCRIPT_PATH = "/usr/local/bin:/usr/bin:/bin";
 
-/** Splits a command at spaces; quotes keep words together. There is no shell. */
-export function splitCommand(command: string): string[] {
-  const words: string[] = [];
-  for (const match of command.matchAll(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g))
-    words.push(match[0].replace(/"([^"]*)"|'([^']*)'/g, "$1$2"));
-  return words;
-}
-
 /**
  * The argument vector for a script in its working directory: by its `#!` line,
  * by its extension, or as it is.

@@ -64,16 +64,21 @@ export class ScriptProcess implements Script {
   private readonly printed = { stdout: 0, stderr: 0 };
   private lastSignOfLifeMs = performance.now();
 
+  /** @throws MrError `user` for arguments or an environment that no process can be given. */
   constructor(options: ScriptOptions) {
     this.options = options;
     const [program = "", ...args] = [...LEASH, ...options.argv];
     const before = processes();
-    this.child = spawn(program, args, {
-      cwd: options.cwd,
-      env: options.env,
-      detached: true,
-      stdio: ["pipe", "pipe", "pipe"],
-    });
+    try {
+      this.child = spawn(program, args, {
+        cwd: options.cwd,
+        env: options.env,
+        detached: true,
+        stdio: ["pipe", "pipe", "pipe"],
+      });
+    } catch (error) {
+      throw startError(error as NodeJS.ErrnoException);
+    }
     // Before anything else: without a listener the error would end the whole slot.
     this.failed = new Promise((_, reject) => this.child.once("error", reject));
     this.failed.catch(() => undefined);

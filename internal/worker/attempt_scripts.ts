@@ -1,17 +1,12 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { builtinReducer, isIdentity, programOf } from "../model/builtins.ts";
+import { builtinReducer, isIdentity } from "../model/builtins.ts";
+import { programOf, splitCommand } from "../model/command.ts";
 import type { Contract, PairFormat } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import { baseName, fileOf, isBlob } from "../model/job_request.ts";
 import type { Assignment, InputRange } from "../model/task.ts";
-import {
-  findProgram,
-  resolveCommand,
-  resolveProgram,
-  SCRIPT_PATH,
-  splitCommand,
-} from "../streaming/command.ts";
+import { findProgram, resolveCommand, resolveProgram, SCRIPT_PATH } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { type ModuleRole, moduleRoles } from "../streaming/module_exports.ts";
 import { ModuleThread } from "../streaming/module_thread.ts";
@@ -53,6 +48,7 @@ export class AttemptScripts {
 
   /** The folder of the Python environment that scripts run in. */
   private virtualEnv: string | undefined;
+  private laidOut = false;
 
   constructor(
     assignment: Assignment,
@@ -75,7 +71,7 @@ export class AttemptScripts {
   async asksForInputFile(signal: AbortSignal): Promise<boolean> {
     const { command, files, scripts } = this.assignment.job;
     const names = [programOf(command), ...files.map((file) => fileOf(file).name)];
-    for (const name of names.filter((candidate) => scripts[candidate] !== undefined)) {
+    for (const name of names.filter((candidate) => Object.hasOwn(scripts, candidate))) {
       const bytes = await this.scratch.read(name, scripts[name], signal);
       if (Buffer.from(bytes.subarray(0, SCANNED_BYTES)).includes("map_input_")) return true;
     }
@@ -85,7 +81,8 @@ export class AttemptScripts {
   async start(options: StartOptions): Promise<Script> {
     const { folder, assignment } = this;
     const { role, signal } = options;
-    if (role !== "combine") await this.layOut(signal, options.log);
+    // A built-in mapper has started nothing before its combiner.
+    if (role !== "combine" || !this.laidOut) await this.layOut(signal, options.log);
     const command = role === "combine" ? assignment.job.combiner : assignment.job.command;
     const temp = role === "combine" ? folder.combinerTemp : folder.temp;
     const env = this.environment(options.range, temp);
@@ -132,9 +129,9 @@ export class AttemptScripts {
     signal: AbortSignal,
   ): Promise<ModuleRole | undefined> {
     const name = programOf(command);
-    const etag = this.assignment.job.scripts[name];
-    if (etag === undefined || !MODULE.test(name)) return undefined;
-    const text = Buffer.from(await this.scratch.read(name, etag, signal)).toString();
+    const { scripts } = this.assignment.job;
+    if (!Object.hasOwn(scripts, name) || !MODULE.test(name)) return undefined;
+    const text = Buffer.from(await this.scratch.read(name, scripts[name], signal)).toString();
     const roles = moduleRoles(name, text);
     if (roles.has(role)) return role;
     // What can reduce can combine.
@@ -172,13 +169,14 @@ export class AttemptScripts {
   private async layOut(signal: AbortSignal, log: StderrLog): Promise<void> {
     const { folder, scratch } = this;
     const { command, combiner, files, scripts } = this.assignment.job;
+    this.laidOut = true;
     await scratch.renewScript(folder);
     for (const file of files) {
       const { name, link } = fileOf(file);
       await scratch.place(name, scripts[name], link, folder, signal);
     }
     for (const name of [command, combiner].map(programOf))
-      if (scripts[name] !== undefined)
+      if (Object.hasOwn(scripts, name))
         await scratch.place(name, scripts[name], baseName(name), folder, signal);
     if (files.some((file) => fileOf(file).link === REQUIREMENTS))
       this.virtualEnv = await this.virtualEnvOf(signal, log);
@@ -215,7 +213,7 @@ export class AttemptScripts {
 
   private async argvOf(command: string): Promise<string[]> {
     const [program = "", ...args] = splitCommand(command);
-    const isShipped = isBlob(program) && this.assignment.job.scripts[program] !== undefined;
+    const isShipped = isBlob(program) && Object.hasOwn(this.assignment.job.scripts, program);
     if (isShipped)
       return resolveCommand(join(this.folder.work, baseName(program)), args, this.pythonHere());
     return [await this.programOfWorker(program), ...args];

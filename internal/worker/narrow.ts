@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import { joinName, locationOf } from "../model/names.ts";
-import { type BadRecords, badRecordsName, type InputRange } from "../model/task.ts";
+import type { BadRecords, InputRange } from "../model/task.ts";
 import { countLines } from "../shuffle/lines.ts";
 import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
@@ -177,9 +177,9 @@ async function stageBad(
   input: FileHandle,
 ): Promise<BadRecords> {
   const { store, assignment } = context;
-  const place = locationOf(assignment.job.output);
+  const place = locationOf(assignment.job.badOutput);
   const task = parseAttemptId(assignment.attempt)?.task ?? "";
-  const name = joinName(place.prefix, badRecordsName(task));
+  const name = joinName(place.prefix, task);
   const staged = await store.stage(place.container, name, assignment.attempt, context.signal);
   return committed(staged, async () => {
     for (const piece of bad)

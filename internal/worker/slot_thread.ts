@@ -17,7 +17,7 @@ export function serveSlot(runner: TaskRunner): void {
       if (stop?.attempt === message.attempt) stop.controller.abort();
       return;
     }
-    const { assignment } = message;
+    const assignment = withBuffers(message.assignment);
     const controller = new AbortController();
     stop = { attempt: assignment.attempt, controller };
     void runOne(runner, assignment, controller.signal, port);
@@ -43,4 +43,14 @@ async function runOne(
   } finally {
     clearInterval(timer);
   }
+}
+
+/** On its way from another thread a Buffer has become a plain Uint8Array, which searches otherwise. */
+function withBuffers(assignment: Assignment): Assignment {
+  const { input } = assignment;
+  if (input.kind === "map" || input.keys === undefined) return assignment;
+  const [from, to] = [input.keys.from, input.keys.to].map(
+    (bytes) => bytes && Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length),
+  );
+  return { ...assignment, input: { ...input, keys: { from, to } } };
 }

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { type JobJson, ServerError, storagePath } from "../../cmd/mr/client.ts";
+import { filesOf } from "../../cmd/mr/data_commands.ts";
 import { outputOf, putText, runJob, useCluster } from "../support/cluster.ts";
 import { scratchFolder } from "../support/processes.ts";
 import type { ContractCase } from "./case.ts";
@@ -150,7 +151,7 @@ export const localRunner: OpenRunner = async () => {
     const job = JSON.parse(stdout) as JobJson;
     const files = new Map<string, Buffer>();
     if (existsSync(at("result")))
-      for (const name of (await readdir(at("result"))).toSorted())
+      for (const { name } of await filesOf(at("result")))
         files.set(name, await readFile(at("result", name)));
     const log = stderr.replace(/^== \S+ ==\n/gm, "").replace(/^the result is in .*\n/m, "");
     return { error: job.error?.message, files, counters: job.counters, log };

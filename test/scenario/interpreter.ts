@@ -5,7 +5,6 @@ import { joinName, locationOf } from "../../internal/model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../../internal/model/session.ts";
 import {
   type BadRecords,
-  badRecordsName,
   mapOutputName,
   newStats,
   type TaskOutput,
@@ -178,7 +177,7 @@ export class ScenarioInterpreter {
     const [id = "", task = ""] = attempt.split("/");
     const job = this.state.jobs.get(id);
     const place = locationOf(job === undefined ? "x" : outputOf(job.record));
-    const name = joinName(place.prefix, badRecordsName(task));
+    const name = joinName(place.prefix, `_bad/${task}`);
     return { records, receipt: { container: place.container, name, size: 1, token: "bad" } };
   }
 

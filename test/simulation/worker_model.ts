@@ -4,7 +4,6 @@ import { joinName, locationOf } from "../../internal/model/names.ts";
 import {
   type Assignment,
   attemptOfMapOutput,
-  badRecordsName,
   mapOutputName,
   newStats,
   type Receipt,
@@ -217,7 +216,7 @@ function lostResult(lostOutputs: AttemptId[]): TaskResult {
 
 function badReceipt({ attempt, job }: Assignment): Receipt {
   const name = parseAttemptId(attempt);
-  return receiptOf(job.output, badRecordsName(taskId("map", name?.index ?? 0)), `${attempt}-bad`);
+  return receiptOf(job.badOutput, taskId("map", name?.index ?? 0), `${attempt}-bad`);
 }
 
 function receiptOf(output: string, name: string, token: string): Receipt {

@@ -13,6 +13,8 @@ const NUMBER = /^[+-]?(?:(\d+)\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d{1,4}))?$/;
 /** A number of more digits than a double can tell of is a slip, or an attack. */
 const EXPONENT_MAX = 400;
 const LENGTH_MAX = 1_000;
+/** Sums, which have no exponent, are read again after a combiner: they may be longer than what was summed. */
+const PLAIN_LENGTH_MAX = 4_000;
 
 /** A whole number of at most 15 digits in bytes[start, end); NaN for everything else. */
 export function smallInteger(bytes: Uint8Array, start: number, end: number): number {
@@ -31,7 +33,8 @@ export function smallInteger(bytes: Uint8Array, start: number, end: number): num
 /** @returns undefined where the text is no decimal number. */
 export function parseDecimal(text: string): Decimal | undefined {
   const trimmed = text.trim();
-  const match = trimmed.length > LENGTH_MAX ? null : NUMBER.exec(trimmed);
+  const lengthMax = /e/i.test(trimmed) ? LENGTH_MAX : PLAIN_LENGTH_MAX;
+  const match = trimmed.length > lengthMax ? null : NUMBER.exec(trimmed);
   if (match === null) return undefined;
   const [, whole = "", fraction = match[3] ?? "", , exponent = "0"] = match;
   const shift = Number(exponent);

@@ -110,6 +110,23 @@ export const JOBS: ContractCase[] = [
   },
   {
     rules: "J3",
+    title: "what a step sets aside lies with the result",
+    input: { a: "1\nx\n2\n" },
+    scripts: { "num.py": "import sys\nfor line in sys.stdin: print(int(line))\n" },
+    request: {
+      steps: [
+        { mapper: "num.py", r_num: 0, m_num: 1, max_bad_records: 1 },
+        { mapper: "cat", r_num: 0, m_num: 1 },
+      ],
+    },
+    names: ["_bad/1/m-00000", "part-00000"],
+    check: (parts) => {
+      if (parts.get("_bad/1/m-00000")?.toString() !== "x\n") throw new Error("the bad record");
+      if (parts.get("part-00000")?.toString() !== "1\n2\n") throw new Error("the result");
+    },
+  },
+  {
+    rules: "J3",
     title: "a step that fails is named",
     input,
     scripts: { ...scripts, "bad.py": "import sys\nsys.stdin.read()\nsys.exit(7)\n" },

@@ -213,6 +213,19 @@ export const READING: ContractCase[] = [
   },
   {
     rules: "I8",
+    title: "nor are hidden folders that a pattern would take in",
+    input: {
+      "_bad/m-00000": "no\n",
+      ".git/x": "no\n",
+      "sub/_tmp/x": "no\n",
+      "sub/a": "a\n",
+      "]x": "b\n",
+    },
+    request: { mapper: "cat", r_num: 0, m_num: 1, data: ["input/*", "input/[\\]z]x"] },
+    lines: ["a", "b", "b"],
+  },
+  {
+    rules: "I8",
     title: "a pattern that matches nothing is refused",
     input: { a: "a\n" },
     request: { mapper: "cat", r_num: 0, data: "input/b*" },

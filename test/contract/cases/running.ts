@@ -77,6 +77,14 @@ export const RUNNING: ContractCase[] = [
   },
   {
     rules: "W2",
+    title: "quotes around a script's name",
+    input,
+    scripts: { "up.sh": "#!/bin/sh\ntr a-z A-Z\n" },
+    request: { mapper: "'tr' 'a-z' \"A-Z\"", r_num: 0, m_num: 1 },
+    parts: ["ONE\nTWO\n"],
+  },
+  {
+    rules: "W2",
     title: "there is no shell",
     input,
     scripts: { "args.py": "import sys\nsys.stdin.read()\nprint(sys.argv[1:])\n" },

@@ -257,6 +257,33 @@ export const SHUFFLING: ContractCase[] = [
     },
   },
   {
+    rules: "P3 P5",
+    title: "range, a comparator and fields apart by several bytes",
+    input: {
+      a: Array.from({ length: 600 }, (_, i) => `${(i * 7) % 11}::${(i * 37) % 600}::x\n`).join(""),
+    },
+    request: {
+      ...comparator("-k2,2nr", { "mapreduce.map.output.key.field.separator": "::" }),
+      m_num: 4,
+      r_num: 5,
+      partitioner: "range",
+    },
+    check: (parts) => {
+      const lines = [...parts.values()].map(String).join("").split("\n").slice(0, -1);
+      const numbers = lines.map((line) => Number(line.split("::")[1]));
+      const expected = Array.from({ length: 600 }, (_, i) => 599 - i);
+      if (numbers.join() !== expected.join()) throw new Error(`${numbers.length} lines`);
+    },
+  },
+  {
+    rules: "C1 B1",
+    title: "a combiner script behind the built-in mapper",
+    input: { a: words },
+    scripts,
+    request: { mapper: "identity", combiner: "checked.py", reducer: "cat", m_num: 1 },
+    parts: ["a\t3\nb\t1\nc\t1\n"],
+  },
+  {
     rules: "C1",
     title: "a combiner reads sorted pairs, and leaves fewer",
     input: { a: words, b: words },
