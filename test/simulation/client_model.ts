@@ -5,9 +5,8 @@ import { isMapResult } from "./history.ts";
 import type { Scene } from "./scene.ts";
 
 /** A client: asks for a job until it is told of it, and sometimes thinks better of it. */
-export function submitJob(scene: Scene): void {
+export function submitJob(scene: Scene, spec = chooseJob(scene)): void {
   const { world, coordinator } = scene;
-  const spec = chooseJob(scene);
   const key = `key-${world.between(1, 1e9)}`;
   let told = "";
   const hear = (job: string) => {
@@ -16,6 +15,8 @@ export function submitJob(scene: Scene): void {
     told = job;
     world.note(`client is told of ${job}`);
     if (world.chance(0.2)) world.after(world.between(0, 20_000), () => cancelJob(scene, job));
+    if (spec.steps.length > 0 && spec.from === "")
+      world.after(world.between(5_000, 30_000), () => goOn(scene, job));
   };
   const ask = () => {
     if (told !== "") return;
@@ -30,31 +31,37 @@ function chooseJob(scene: Scene): JobSpec {
   return scene.world.chance(0.15) ? choosePipeline(scene) : chooseSingle(scene);
 }
 
-/** Sometimes one that goes on from a pipeline that has failed. */
-function choosePipeline({ world, history }: Scene): JobSpec {
-  const ended = [...history.reports.values()].filter(
-    ({ record, state }) => record.spec.steps.length > 0 && state !== "succeeded",
-  );
-  const before = world.chance(0.9) ? world.pick(ended)?.record : undefined;
+/** With what has failed replaced, a pipeline goes on from where it did. */
+function goOn(scene: Scene, job: string): void {
+  const report = scene.history.reports.get(job);
+  if (report === undefined || report.state === "succeeded") return;
+  const last = report.record.spec.steps.findIndex(({ m_num }) => m_num === UNLUCKY);
+  const steps = report.record.spec.steps.map(({ mapper, reducer, m_num, r_num }, i) => ({
+    mapper,
+    reducer,
+    m_num: i === last ? 1 : m_num,
+    r_num,
+  }));
+  const { name, data } = report.record.spec;
+  submitJob(scene, parseJobRequest({ name, data, steps, from: job, max_attempts: 6 }));
+}
+
+/** So many map tasks cannot be planned: the job fails. */
+const UNLUCKY = 13;
+
+function choosePipeline({ world }: Scene): JobSpec {
   const step = () => ({
     mapper: "m.py",
     reducer: "r.py",
-    m_num: world.between(1, 5),
+    m_num: world.chance(0.15) ? UNLUCKY : world.between(1, 5),
     r_num: world.pick([0, 1, 3]),
   });
-  const again = before?.spec.steps.map(({ mapper, reducer, m_num, r_num }) => ({
-    mapper,
-    reducer,
-    m_num,
-    r_num,
-  }));
-  const steps = again ?? Array.from({ length: world.between(1, 3) }, step);
+  const steps = Array.from({ length: world.between(1, 3) }, step);
   const name = world.chance(0.5) ? "steady" : "fickle";
   return parseJobRequest({
     name,
     data: "text",
     steps,
-    from: before?.id,
     max_attempts: world.pick([1, 3]),
   });
 }
