@@ -8,6 +8,14 @@ import { WorkerProcess } from "../worker/worker_process.ts";
 
 const READY_MS = 30_000;
 
+/** What an operator sets for scripts holds here too; where a cluster keeps its data does not. */
+function scriptSettings(): Record<string, string | undefined> {
+  const names = Object.keys(process.env).filter((name) =>
+    /^MR_(SORT|LINE|SCRIPT|MODULES|PIP)/.test(name),
+  );
+  return Object.fromEntries(names.map((name) => [name, process.env[name]]));
+}
+
 /**
  * Proxy, master and worker in this one process: the code that runs on Kubernetes, for
  * one job over a folder. Scripts still run as processes of their own.
@@ -32,8 +40,7 @@ export class InProcessCluster {
     const master = await this.open(new MasterProcess(masterConfig({ ...common, RPC_PORT: "0" })));
     const proxy = await this.open(new ProxyProcess(proxyConfig({ ...common, HTTP_PORT: "0" })));
     const worker = {
-      // What an operator would set (MR_SORT_MB, MR_LINE_MB, MR_SCRIPT_...) holds here too.
-      ...process.env,
+      ...scriptSettings(),
       ...common,
       RPC_ADDRESS: master,
       MR_SLOTS: String(this.slots),

@@ -18,6 +18,8 @@ export const LOCAL_FLAGS = {
   slots: { value: "N", help: "with --local: tasks at a time (default: the cores)" },
 };
 
+const INTERRUPTED = 130;
+
 /** The container that the files of a local job are put into. */
 const INPUT = "input";
 
@@ -28,21 +30,25 @@ export async function runHere(args: Args, requestFrom: RequestFrom): Promise<num
   const folder = await mkdtemp(join(tmpdir(), "mr-run-"));
   const cluster = new InProcessCluster(folder, args.whole("slots", 1) ?? availableParallelism());
   // Whoever gives up while the job runs is heard by `follow`; before and after it, here.
-  const ignore = () => undefined;
-  process.on("SIGINT", ignore);
-  process.on("SIGTERM", ignore);
+  let interrupted = false;
+  const interrupt = () => {
+    interrupted = true;
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
   try {
     await placeInput(join(folder, "store", INPUT), args.positionals);
     const scripts = args.text("scripts");
     if (scripts !== undefined) await placeScripts(join(folder, "store", "dfs-scripts"), scripts);
     const client = new Client(await cluster.start());
+    if (interrupted) return INTERRUPTED;
     const request = { data: INPUT, max_attempts: 1, ...(await requestFrom(client, args)) };
     return await runAndShow(client, args, request, folder);
   } finally {
     await cluster.close();
     await rm(folder, { recursive: true, force: true, maxRetries: 3 });
-    process.removeListener("SIGINT", ignore);
-    process.removeListener("SIGTERM", ignore);
+    process.removeListener("SIGINT", interrupt);
+    process.removeListener("SIGTERM", interrupt);
   }
 }
 

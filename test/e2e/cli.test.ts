@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { type TestCluster, useCluster } from "../support/cluster.ts";
+import { processesIn, type TestCluster, useCluster } from "../support/cluster.ts";
 import { ServerProcess, scratchFolder, until } from "../support/processes.ts";
 
 const MAIN = join(import.meta.dirname, "..", "..", "cmd", "mr", "main.ts");
@@ -39,6 +40,49 @@ describe("mr", () => {
   after(async () => {
     await cluster[Symbol.asyncDispose]();
     await folder[Symbol.asyncDispose]();
+  });
+
+  it("runs a job here, without a cluster, and says where a script failed", async () => {
+    const mapper = join(folder.path, "lengths.py");
+    await writeFile(mapper, "import sys\nfor line in sys.stdin: print(1 // (len(line) - 11))\n");
+    const input = join(folder.path, "in");
+    const cat = await run(
+      "run",
+      "--local",
+      "--mapper",
+      "cat",
+      "--reduces",
+      "0",
+      "--maps",
+      "1",
+      input,
+    );
+    assert.equal(cat.code, 0, cat.err);
+    assert.equal(cat.out, "to be or not to be\nto be sure\n");
+    const failed = await run("run", "--local", "--mapper", mapper, "--maps", "1", input);
+    assert.equal(failed.code, 1);
+    assert.match(
+      failed.err,
+      /ZeroDivisionError[\s\S]*at record 2 of its input, byte 0 of input\/sub\/b\.txt:\n +to be sure/,
+    );
+  });
+
+  it("leaves nothing of a job here that was interrupted", async () => {
+    const script = join(folder.path, "waits.sh");
+    await writeFile(script, "#!/bin/sh\nexec sleep 600\n", { mode: 0o755 });
+    const temp = join(folder.path, "temp");
+    await mkdir(temp);
+    const args = [MAIN, "run", "--local", "--mapper", script, join(folder.path, "in", "a.txt")];
+    const child = spawn(process.execPath, args, {
+      env: { ...process.env, TMPDIR: temp },
+      stdio: "ignore",
+    });
+    const exit = once(child, "exit");
+    await until("its script", () => processesIn(temp, "/scripts/").length > 0);
+    child.kill("SIGINT");
+    assert.deepEqual(await exit, [130, null]);
+    assert.deepEqual(processesIn(temp), []);
+    assert.deepEqual(await readdir(temp), []);
   });
 
   it("uploads, runs, shows and downloads", async () => {
