@@ -182,14 +182,19 @@ export class AttemptScripts {
       this.virtualEnv = await this.virtualEnvOf(signal, log);
   }
 
-  /** The environment that the shipped requirements.txt asks for; made once per worker. */
+  /** The environment that the shipped requirements.txt asks for; made once per worker and content. */
   private async virtualEnvOf(signal: AbortSignal, log: StderrLog): Promise<string> {
     const { files, scripts } = this.assignment.job;
     const { work, temp } = this.folder;
     const python = await resolveProgram("python3");
     const key = createHash("sha256").update(python);
     // What is shipped beside it may be installed by it.
-    for (const file of files) key.update(`\n${file} ${scripts[fileOf(file).name]}`);
+    for (const { name, link } of files.map(fileOf)) {
+      const content = createHash("sha256").update(
+        await this.scratch.read(name, scripts[name], signal),
+      );
+      key.update(`\n${link} ${content.digest("hex")}`);
+    }
     const env = {
       PATH: SCRIPT_PATH,
       LANG: "C.UTF-8",
