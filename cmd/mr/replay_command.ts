@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { MrError } from "../../internal/model/errors.ts";
 import { isJobId, parseAttemptId, parseTaskId } from "../../internal/model/ids.ts";
-import { fileFault } from "../../internal/model/job_request.ts";
+import { fileFault } from "../../internal/model/request_fields.ts";
 import { type Assignment, inputRangeSchema, segmentsSchema } from "../../internal/model/task.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
 import { Client, type JobJson, ServerError } from "./client.ts";

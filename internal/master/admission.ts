@@ -2,9 +2,10 @@ import { combinerOf } from "../model/builtins.ts";
 import { programOf } from "../model/command.ts";
 import { MrError, type Violation } from "../model/errors.ts";
 import { inputOf } from "../model/input_pattern.ts";
-import { fileOf, isBlob, type JobSpec, type StepSpec } from "../model/job_request.ts";
+import type { JobSpec, StepSpec } from "../model/job_request.ts";
 import { CONTAINER, folderPrefix, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
+import { fileOf, isBlob } from "../model/request_fields.ts";
 
 type Refusal = Violation | undefined;
 

@@ -14,6 +14,11 @@ export function isIdentity(command: string): boolean {
   return command.trim() === "identity";
 }
 
+/** Whether a command runs without a script. */
+export function isBuiltin(command: string): boolean {
+  return builtinReducer(command) !== undefined;
+}
+
 /** What is wrong with a built-in's name in this place, or undefined. */
 export function builtinFault(command: string, role: "mapper" | "reducer" | "combiner") {
   const name = REDUCERS.find((builtin) => builtin === programOf(command));

@@ -1,10 +1,9 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { builtinReducer, isIdentity } from "../model/builtins.ts";
 import { programOf, splitCommand } from "../model/command.ts";
 import type { Contract, PairFormat } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
-import { baseName, fileOf, isBlob } from "../model/job_request.ts";
+import { baseName, fileOf, isBlob } from "../model/request_fields.ts";
 import type { Assignment, InputRange } from "../model/task.ts";
 import { findProgram, resolveCommand, resolveProgram, SCRIPT_PATH } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
@@ -258,8 +257,3 @@ function keyFieldsRead(mapOutput: PairFormat, separator: string): number {
 
 /** A script that asks for its input file says so near its beginning. */
 const SCANNED_BYTES = 1024 * 1024;
-
-/** Whether a command runs without a script. */
-export function isBuiltin(command: string): boolean {
-  return isIdentity(command) || builtinReducer(command) !== undefined;
-}

@@ -1,9 +1,8 @@
 import { type Builtin, builtinReducer } from "../model/builtins.ts";
 import { LineNormalizer } from "../shuffle/lines.ts";
-import { PairLines } from "../shuffle/pair_lines.ts";
 import { type Combine, PairSorter } from "../shuffle/pair_sorter.ts";
 import { BuiltinReducer } from "../streaming/builtins/builtin_reducer.ts";
-import { feedPairs, runScript, type TaskContext } from "./task_context.ts";
+import { feedPairs, pairLines, runScript, type TaskContext } from "./task_context.ts";
 
 /** The job's combiner, if it has one. */
 export function combinerOfTask(context: TaskContext): Combine | undefined {
@@ -46,14 +45,7 @@ function scriptCombiner(context: TaskContext): Combine {
   const sortBytes = Math.max(1, Math.floor(options.sortBytes / SORT_SHARE));
   return async (feed, sink) => {
     const sorter = new PairSorter({ partitions: 1, partitionOf: () => 0, order, sortBytes }, spill);
-    const pairs = new PairLines(
-      {
-        format: contract.reduceOutput,
-        separator: contract.reduceInput.separator,
-        lineBytesMax: options.lineBytesMax,
-      },
-      sorter,
-    );
+    const pairs = pairLines(context, contract.reduceOutput, sorter);
     const lines = new LineNormalizer();
     await runScript(context, {
       role: "combine",

@@ -14,7 +14,6 @@ import {
 import { KeyIndexWriter } from "../shuffle/key_index.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
 import { OffsetLines } from "../shuffle/offset_lines.ts";
-import { PairLines } from "../shuffle/pair_lines.ts";
 import { PairSorter } from "../shuffle/pair_sorter.ts";
 import { partitionerOf } from "../shuffle/partitioner.ts";
 import { BLOCK_BYTES, RunWriter } from "../shuffle/run_format.ts";
@@ -24,6 +23,7 @@ import { runNarrowed } from "./narrow.ts";
 import { type Printed, partWriter } from "./part_writer.ts";
 import {
   committed,
+  pairLines,
   runScript,
   stagePart,
   type TaskContext,
@@ -53,14 +53,7 @@ async function mapToSegments(context: TaskContext, input: MapInput): Promise<Tas
     },
     spill,
   );
-  const pairs = new PairLines(
-    {
-      format: contract.mapOutput,
-      separator: contract.reduceInput.separator,
-      lineBytesMax: options.lineBytesMax,
-    },
-    sorter,
-  );
+  const pairs = pairLines(context, contract.mapOutput, sorter);
   const lines = new LineNormalizer();
   const push = (chunk: Uint8Array) => pairs.push(lines.push(chunk));
   const bad = await runMapper(context, input, { push, endLine: () => push(lines.end()) });

@@ -1,5 +1,6 @@
 import { type FileHandle, mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isBuiltin } from "../model/builtins.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, type InputRange, newProgress, type Split } from "../model/task.ts";
@@ -7,7 +8,6 @@ import { ReduceInput } from "../shuffle/reduce_input.ts";
 import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { Scratch } from "./attempt_files.ts";
-import { isBuiltin } from "./attempt_scripts.ts";
 import { combinerOfTask } from "./combine.ts";
 import { recordsOf, recordsOfSplit, runMapTask, runsOf } from "./map_task.ts";
 import { openPairs, runReduceTask } from "./reduce_task.ts";

@@ -1,4 +1,4 @@
-import { type Contract, contractOf, extensionOf } from "../model/contract.ts";
+import { type Contract, contractOf, extensionOf, type PairFormat } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
@@ -14,6 +14,7 @@ import {
   type TaskStats,
 } from "../model/task.ts";
 import { type LineOrder, lineOrder } from "../shuffle/key_order.ts";
+import { PairLines, type PairTaker } from "../shuffle/pair_lines.ts";
 import type { Feed } from "../shuffle/pair_sorter.ts";
 import { ReduceInput } from "../shuffle/reduce_input.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
@@ -153,6 +154,16 @@ function checkEnd(
     throw new MrError("user", `${who} exited with ${code}`);
   if (inputUnread && contract.unreadInputFails)
     throw new MrError("user", `${who} ended before it had read all its input`);
+}
+
+/** Cuts what a script prints into pairs, each kept as the line that a reducer will read. */
+export function pairLines(
+  { contract, options }: TaskContext,
+  format: PairFormat,
+  taker: PairTaker,
+): PairLines {
+  const { separator } = contract.reduceInput;
+  return new PairLines({ format, separator, lineBytesMax: options.lineBytesMax }, taker);
 }
 
 class InputClosed extends Error {}
