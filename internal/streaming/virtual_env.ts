@@ -113,6 +113,7 @@ class LastLines {
   private readonly onLine: (line: string) => void;
   private readonly decoder = new TextDecoder();
   private open = "";
+  private afterCr = false;
   private last = "";
 
   constructor(onLine: (line: string) => void) {
@@ -138,7 +139,11 @@ class LastLines {
     this.open = "";
   }
 
-  private take(text: string): void {
+  private take(chunk: string): void {
+    if (chunk === "") return;
+    // A line end that was cut in two is still one.
+    const text = this.afterCr && chunk.startsWith("\n") ? chunk.slice(1) : chunk;
+    this.afterCr = chunk.endsWith("\r");
     const lines = (this.open + text).split(/\r?\n|\r/);
     this.open = lines.pop() ?? "";
     for (const line of lines) this.line(line);
