@@ -147,9 +147,8 @@ class LastLines {
     const lines = (this.open + text).split(/\r?\n|\r/);
     this.open = lines.pop() ?? "";
     for (const line of lines) this.line(line);
-    if (this.open.length < LINE_CHARS_MAX) return;
-    this.line(this.open);
-    this.open = "";
+    // Of a line without end the beginning is kept, however it comes.
+    this.open = this.open.slice(0, LINE_CHARS_MAX);
   }
 
   private line(line: string): void {
