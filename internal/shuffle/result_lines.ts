@@ -1,5 +1,4 @@
 import type { PairFormat } from "../model/contract.ts";
-import { MrError } from "../model/errors.ts";
 import { keyEndOf } from "./pair_lines.ts";
 
 const LF = 10;
@@ -11,17 +10,15 @@ export interface ResultLinesOptions {
   separator: string;
   /** A line that has no separator gets one at its end. */
   always: boolean;
-  lineBytesMax: number;
 }
 
-/** Rewrites printed lines (LF-ended) as Hadoop's TextOutputFormat writes them. */
+/** Rewrites printed lines (LF-ended, none beyond the limit) as Hadoop's TextOutputFormat writes them. */
 export class ResultLines {
   private readonly options: ResultLinesOptions;
   private readonly from: Buffer;
   private readonly to: Buffer;
   /** The line that has no end yet. */
   private open: Buffer[] = [];
-  private openBytes = 0;
 
   constructor(options: ResultLinesOptions) {
     this.options = options;
@@ -35,12 +32,6 @@ export class ResultLines {
     const whole = last < 0 ? [] : [...this.open, chunk.subarray(0, last + 1)];
     if (last >= 0) this.open = [];
     this.open.push(Buffer.from(chunk.subarray(last + 1)));
-    this.openBytes = (last < 0 ? this.openBytes : 0) + chunk.length - last - 1;
-    if (this.openBytes > this.options.lineBytesMax)
-      throw new MrError(
-        "user",
-        `the script printed a line of more than ${this.options.lineBytesMax} bytes`,
-      );
     return this.rewritten(Buffer.concat(whole));
   }
 

@@ -32,7 +32,7 @@ export function partWriter(
   const rewritten =
     resultSeparator === undefined
       ? undefined
-      : new ResultLines({ format, separator: resultSeparator, always, lineBytesMax });
+      : new ResultLines({ format, separator: resultSeparator, always });
   const packed =
     compression === undefined
       ? undefined
