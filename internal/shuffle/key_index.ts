@@ -1,7 +1,6 @@
 import { crc32 } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 import type { LineOrder } from "./key_order.ts";
-import type { RecordSink } from "./record_sink.ts";
 
 /**
  * The index of a run that is one sorted segment, to be cut by ranges of keys when all
@@ -42,13 +41,13 @@ export class KeyIndexWriter {
     this.cuttable = order.byBytes;
   }
 
-  beginBlock(offset: number, from: Uint8Array, start: number, keyBytes: number): void {
-    const isKnown = keyBytes <= INDEX_KEY_BYTES || this.cuttable;
-    const length = isKnown ? Math.min(keyBytes, INDEX_KEY_BYTES) : 0;
+  beginBlock(offset: number, key: Buffer): void {
+    const isKnown = key.length <= INDEX_KEY_BYTES || this.cuttable;
+    const length = isKnown ? Math.min(key.length, INDEX_KEY_BYTES) : 0;
     const entry = Buffer.alloc(10 + length);
     entry.writeBigUInt64LE(BigInt(offset), 0);
     entry.writeUInt16LE(isKnown ? length : UNKNOWN, 8);
-    entry.set(from.subarray(start, start + length), 10);
+    entry.set(key.subarray(0, length), 10);
     this.entries.push(entry);
   }
 
@@ -99,22 +98,6 @@ export function bytesOfRange(
   if (first >= last) return { offset: 0, bytes: 0 };
   const offset = blocks[first]?.offset ?? 0;
   return { offset, bytes: (blocks[last]?.offset ?? end) - offset };
-}
-
-/** Passes on what lies in the range. */
-export function withinRange(range: KeyRange, order: LineOrder, sink: RecordSink): RecordSink {
-  const { from, to } = range;
-  return {
-    add(count, keyBytes, bytes, start, end) {
-      const line = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-      const compare = (key: Buffer) =>
-        order.compareKeys(line, start, start + keyBytes, key, 0, key.length);
-      if (from !== undefined && compare(from) < 0) return false;
-      if (to !== undefined && compare(to) >= 0) return false;
-      return sink.add(count, keyBytes, bytes, start, end);
-    },
-    flush: () => sink.flush(),
-  };
 }
 
 /** What one map output tells of the spread of keys. */

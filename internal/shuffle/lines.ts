@@ -1,5 +1,7 @@
 /** Records are lines that end at LF, at CRLF or at a lone CR. Inside, all end at LF. */
 
+import { Kernel } from "./kernel/kernel.ts";
+
 const LF = 10;
 const CR = 13;
 
@@ -44,8 +46,27 @@ export function indexOfTerminator(chunk: Uint8Array, from: number): number {
   return cr >= 0 ? cr : lf;
 }
 
+/** Counts in the kernel: a copy and a count of 16 bytes at a time are cheaper than a search per line. */
 export function countLines(chunk: Uint8Array): number {
-  let lines = 0;
-  for (let at = chunk.indexOf(LF); at >= 0; at = chunk.indexOf(LF, at + 1)) lines += 1;
-  return lines;
+  counter ??= new LineCounter();
+  return counter.count(chunk);
+}
+
+const COUNTED_BYTES = 256 * 1024;
+let counter: LineCounter | undefined;
+
+class LineCounter {
+  private readonly kernel = Kernel.take();
+  private readonly at = this.kernel.region(COUNTED_BYTES);
+
+  count(chunk: Uint8Array): number {
+    const { kernel, at } = this;
+    let lines = 0;
+    for (let from = 0; from < chunk.length; from += COUNTED_BYTES) {
+      const part = chunk.subarray(from, from + COUNTED_BYTES);
+      kernel.bytes.set(part, at);
+      lines += kernel.fn.countByte(at, at + part.length, LF);
+    }
+    return lines;
+  }
 }

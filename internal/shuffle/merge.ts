@@ -1,39 +1,41 @@
+import { ORDER, OUTPUT, type Output } from "./kernel/functions.ts";
+import { Kernel } from "./kernel/kernel.ts";
+import type { KeyRange } from "./key_index.ts";
 import type { LineOrder } from "./key_order.ts";
-import type { RecordSink } from "./record_sink.ts";
-import type { RunCursor } from "./run_format.ts";
+import { damagedRecord, KernelOutput, type SortedPairs, type Take } from "./sorted_pairs.ts";
+import type { OpenSegment, SpillFolder } from "./spill.ts";
 
-/** More runs than this are merged in passes, so that memory and open streams stay bounded. */
+/** More segments than this are merged in passes, so that memory and open streams stay bounded. */
 export const MERGE_FAN_IN = 32;
 
-/** Merges runs into the sink; all are sorted in this order. */
-export async function mergeRuns(
-  cursors: RunCursor[],
-  sink: RecordSink,
+/**
+ * Merges any number of sorted segments; beyond the fan-in, by way of spilled runs.
+ * Of equal lines those of an earlier segment come first.
+ * @param keys what lies outside is left out.
+ */
+export function mergedPairs(
+  segments: OpenSegment[],
   order: LineOrder,
-): Promise<void> {
-  const heap: RunCursor[] = [];
-  try {
-    const began = await Promise.all(cursors.map((cursor) => cursor.nextBlock()));
-    cursors.forEach((cursor, i) => {
-      if (began[i] === true) push(heap, cursor, order);
-    });
-    while (heap.length > 0) {
-      const top = heap[0] as RunCursor;
-      if (sink.add(top.count, top.keyBytes, top.block, top.lineStart, top.lineEnd))
-        await sink.flush();
-      if (top.advance() || (await top.nextBlock())) siftDown(heap, order);
-      else {
-        const last = heap.pop() as RunCursor;
-        if (heap.length > 0) {
-          heap[0] = last;
-          siftDown(heap, order);
+  spill: SpillFolder,
+  keys?: KeyRange,
+): SortedPairs {
+  return {
+    async give(as, take, blockBytes) {
+      let rest = segments;
+      while (rest.length > MERGE_FAN_IN) {
+        const merged: OpenSegment[] = [];
+        for (const group of fanInGroups(rest)) {
+          const run = await spill.write(async (writer) => {
+            await mergeOnce(group, order, keys, OUTPUT.records, (block) => writer.putBlock(block));
+            await writer.endSegment();
+          });
+          merged.push(...run);
         }
+        rest = merged;
       }
-    }
-    await sink.flush();
-  } finally {
-    await Promise.all(cursors.map((cursor) => cursor.close()));
-  }
+      return mergeOnce(rest, order, keys, as, take, blockBytes);
+    },
+  };
 }
 
 /** Groups of at most `MERGE_FAN_IN`, as even as can be. */
@@ -43,43 +45,77 @@ export function fanInGroups<T>(runs: T[]): T[][] {
   return Array.from({ length: groups }, (_, i) => runs.slice(i * size, (i + 1) * size));
 }
 
-function less(a: RunCursor, b: RunCursor, order: LineOrder): boolean {
-  if (order.byBytes && a.prefix !== b.prefix) return a.prefix < b.prefix;
-  const { block, lineStart, keyBytes, lineEnd } = a;
-  const { compare } = order;
-  return (
-    compare(block, lineStart, keyBytes, lineEnd, b.block, b.lineStart, b.keyBytes, b.lineEnd) < 0
-  );
-}
-
-function push(heap: RunCursor[], cursor: RunCursor, order: LineOrder): void {
-  heap.push(cursor);
-  let at = heap.length - 1;
-  while (at > 0) {
-    const parent = (at - 1) >> 1;
-    if (!less(heap[at] as RunCursor, heap[parent] as RunCursor, order)) return;
-    swap(heap, at, parent);
-    at = parent;
+async function mergeOnce(
+  segments: OpenSegment[],
+  order: LineOrder,
+  keys: KeyRange | undefined,
+  as: Output,
+  take: Take,
+  blockBytes?: number,
+): Promise<number> {
+  using kernel = Kernel.take();
+  const { fn } = kernel;
+  const sources = segments.map((open) => new Source(kernel, open));
+  try {
+    fn.setOrder(!order.byBytes ? ORDER.host : order.values ? ORDER.line : ORDER.key);
+    kernel.host = {
+      partition: () => 0,
+      compare: (a, aKey, aAll, b, bKey, bAll) => {
+        const { bytes } = kernel;
+        return order.compare(bytes, a, aKey, a + aAll, bytes, b, bKey, b + bAll);
+      },
+    };
+    const [from, to] = [keys?.from, keys?.to].map((key) => key && kernel.put(key));
+    fn.setBounds(from ?? 0, keys?.from?.length ?? 0, to ?? 0, keys?.to?.length ?? 0);
+    const output = new KernelOutput(kernel);
+    fn.beginMerge(kernel.region(fn.mergeBytes(sources.length)), sources.length);
+    const load = async (index: number) => {
+      const { at, bytes } = await (sources[index] as Source).load();
+      if (fn.setBlock(index, at, bytes) === 0) throw damagedRecord();
+    };
+    return await output.drain(() => fn.giveMerged(), as, take, blockBytes, load);
+  } finally {
+    await Promise.all(sources.map((source) => source.close()));
   }
 }
 
-function siftDown(heap: RunCursor[], order: LineOrder): void {
-  let at = 0;
-  while (true) {
-    const left = 2 * at + 1;
-    if (left >= heap.length) return;
-    const right = left + 1;
-    let least = left;
-    if (right < heap.length && less(heap[right] as RunCursor, heap[left] as RunCursor, order))
-      least = right;
-    if (!less(heap[least] as RunCursor, heap[at] as RunCursor, order)) return;
-    swap(heap, at, least);
-    at = least;
-  }
-}
+/** One segment: the block that is being merged in the kernel's memory, the next one on its way. */
+class Source {
+  private readonly kernel: Kernel;
+  private readonly blocks: AsyncIterator<Buffer>;
+  private ahead: Promise<IteratorResult<Buffer>>;
+  private at = 0;
+  private size = 0;
 
-function swap(heap: RunCursor[], a: number, b: number): void {
-  const held = heap[a] as RunCursor;
-  heap[a] = heap[b] as RunCursor;
-  heap[b] = held;
+  constructor(kernel: Kernel, open: OpenSegment) {
+    this.kernel = kernel;
+    this.blocks = open()[Symbol.asyncIterator]();
+    this.ahead = this.next();
+  }
+
+  private next(): Promise<IteratorResult<Buffer>> {
+    const next = this.blocks.next();
+    // Whoever asks for the block is told of its failure.
+    next.catch(() => undefined);
+    return next;
+  }
+
+  /** Puts the next block where the last one was; of none it says 0 bytes. */
+  async load(): Promise<{ at: number; bytes: number }> {
+    const { done, value } = await this.ahead;
+    if (done === true) return { at: 0, bytes: 0 };
+    this.ahead = this.next();
+    if (value.length > this.size) {
+      // The only block of a small segment is all there is; others are about as large as each other.
+      this.size = this.size === 0 ? value.length : Math.max(2 * this.size, value.length);
+      this.at = this.kernel.region(this.size);
+    }
+    this.kernel.bytes.set(value, this.at);
+    return { at: this.at, bytes: value.length };
+  }
+
+  async close(): Promise<void> {
+    await this.ahead.catch(() => undefined);
+    await this.blocks.return?.();
+  }
 }

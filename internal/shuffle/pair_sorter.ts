@@ -1,86 +1,93 @@
-import type { LineOrder } from "./key_order.ts";
-import type { PairTaker } from "./pair_lines.ts";
-import type { PartitionOf } from "./partitioner.ts";
-import type { RecordSink } from "./record_sink.ts";
+import { OUTPUT } from "./kernel/functions.ts";
+import { mergedPairs } from "./merge.ts";
+import { PairCollector, type PairCollectorOptions } from "./pair_collector.ts";
 import type { RunWriter } from "./run_format.ts";
-import { SortBuffer } from "./sort_buffer.ts";
-import { mergeSegments, type OpenSegment, type SpillFolder } from "./spill.ts";
-
-/** Writes records in order into a sink. */
-export type Feed = (sink: RecordSink) => Promise<void>;
+import type { SortedPairs } from "./sorted_pairs.ts";
+import type { OpenSegment, SpillFolder } from "./spill.ts";
 
 /** Makes fewer pairs of the sorted ones of a partition, in the same order. */
-export type Combine = (feed: Feed, sink: RecordSink) => Promise<void>;
-
-export interface PairSorterOptions {
-  partitions: number;
-  partitionOf: PartitionOf;
-  order: LineOrder;
-  /** Memory for sorting, in bytes; more is spilled. */
-  sortBytes: number;
-  combine?: Combine | undefined;
-}
+export type Combine = (pairs: SortedPairs, writer: RunWriter) => Promise<void>;
 
 /** So many spilled runs are worth another pass of the combiner when they are merged. */
 const COMBINE_RUNS = 3;
 
-/** Takes pairs as they come; gives them sorted, by partition, combined where there is a combiner. */
-export class PairSorter implements PairTaker {
-  private readonly options: PairSorterOptions;
+/** Takes a script's output as it comes; gives its pairs sorted, by partition, combined where there is a combiner. */
+export class PairSorter implements Disposable {
+  private readonly options: PairCollectorOptions;
+  private readonly combine: Combine | undefined;
   private readonly spill: SpillFolder;
-  private readonly buffer: SortBuffer;
+  private readonly collector: PairCollector;
   private readonly runs: OpenSegment[][] = [];
 
-  constructor(options: PairSorterOptions, spill: SpillFolder) {
+  /** Beyond `sortBytes` sorted runs are spilled. */
+  constructor(options: PairCollectorOptions, spill: SpillFolder, combine?: Combine) {
     this.options = options;
+    this.combine = combine;
     this.spill = spill;
-    this.buffer = new SortBuffer(options);
+    this.collector = new PairCollector(options, () => this.spillRun());
   }
 
-  add(from: Uint8Array, start: number, end: number, keyBytes: number, hash: number): boolean {
-    return this.buffer.add(from, start, end, keyBytes, hash);
+  /** Takes a chunk of LF-ended lines; it may begin and end inside a line. */
+  push(chunk: Uint8Array): Promise<void> {
+    return this.collector.push(chunk);
   }
 
-  async makeRoom(): Promise<void> {
-    this.runs.push(await this.spill.write((writer) => this.writeBuffer(writer)));
+  /** Call once, after the last chunk. */
+  end(): Promise<void> {
+    return this.collector.end();
   }
 
-  /** Writes one segment a partition; call once, after the last pair. */
+  get records(): number {
+    return this.collector.records;
+  }
+
+  get bytes(): number {
+    return this.collector.bytes;
+  }
+
+  get digest(): string {
+    return this.collector.digest;
+  }
+
+  /** Writes one segment a partition; call once, after the end. */
   async writeTo(writer: RunWriter): Promise<void> {
-    if (this.runs.length === 0) return this.writeBuffer(writer);
-    if (!this.buffer.empty) await this.makeRoom();
-    for (let partition = 0; partition < this.options.partitions; partition += 1) {
-      await this.mergeInto(writer, partition);
-      await writer.endSegment();
-    }
-  }
-
-  /** All pairs in order into any sink, where there is but one partition; call once. */
-  async feed(sink: RecordSink): Promise<void> {
-    if (this.runs.length === 0)
-      return this.buffer.drain(async (feed, some) => {
-        if (some) await this.combined(feed, sink, true);
-      });
-    if (!this.buffer.empty) await this.makeRoom();
-    await this.mergeInto(sink, 0);
-  }
-
-  private async writeBuffer(writer: RunWriter): Promise<void> {
-    await this.buffer.drain(async (feed, some) => {
-      if (some) await this.combined(feed, writer, true);
+    await this.each(async (pairs, worthIt) => {
+      await this.write(pairs, writer, worthIt);
       await writer.endSegment();
     });
   }
 
-  private async mergeInto(sink: RecordSink, partition: number): Promise<void> {
-    const { order } = this.options;
-    const segments = this.runs.flatMap((run) => run[partition] ?? []);
-    const feed: Feed = (into) => mergeSegments(segments, into, this.spill, order);
-    await this.combined(feed, sink, this.runs.length >= COMBINE_RUNS);
+  /**
+   * Hands out the pairs of each partition in order; call once, after the end.
+   * @param take `worthIt`: there is something to combine.
+   */
+  async each(take: (pairs: SortedPairs, worthIt: boolean) => Promise<void>): Promise<void> {
+    if (this.runs.length === 0) return this.collector.drain(take);
+    if (!this.collector.empty) await this.spillRun();
+    const { order, partitions } = this.options;
+    for (let partition = 0; partition < partitions; partition += 1) {
+      const segments = this.runs.flatMap((run) => run[partition] ?? []);
+      const pairs = mergedPairs(segments, order, this.spill);
+      await take(pairs, this.runs.length >= COMBINE_RUNS);
+    }
   }
 
-  private combined(feed: Feed, sink: RecordSink, worthIt: boolean): Promise<void> {
-    const { combine } = this.options;
-    return combine === undefined || !worthIt ? feed(sink) : combine(feed, sink);
+  private async spillRun(): Promise<void> {
+    const segments = await this.spill.write((writer) =>
+      this.collector.drain(async (pairs, some) => {
+        await this.write(pairs, writer, some);
+        await writer.endSegment();
+      }),
+    );
+    this.runs.push(segments);
+  }
+
+  private async write(pairs: SortedPairs, writer: RunWriter, worthIt: boolean): Promise<void> {
+    if (this.combine !== undefined && worthIt) await this.combine(pairs, writer);
+    else await pairs.give(OUTPUT.records, (block) => writer.putBlock(block), writer.blockBytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.collector[Symbol.dispose]();
   }
 }

@@ -5,28 +5,29 @@ import { FieldFinder } from "./key_fields.ts";
 /** The partition of the key bytes[start, end). */
 export type PartitionOf = (bytes: Buffer, start: number, end: number) => number;
 
+/** All is one partition, it is found by Hadoop's hash of the whole key, or by a function of ours. */
+export type Partitioner = { kind: "one" | "hadoop" } | { kind: "host"; of: PartitionOf };
+
 /** The partitioner of a job. Ranges are cut only when all maps are done: until then all is one. */
 export function partitionerOf(
   contract: Pick<Contract, "partitioner" | "fieldSeparator">,
   partitions: number,
-): PartitionOf {
+): Partitioner {
   const { partitioner, fieldSeparator } = contract;
-  if (partitioner.kind === "range" || partitions === 1) return () => 0;
-  if (partitioner.kind === "hash")
-    return (bytes, start, end) => modulo(hashBytes(bytes, start, end, 1), partitions);
+  if (partitioner.kind === "range" || partitions === 1) return { kind: "one" };
+  if (partitioner.kind === "hash") return { kind: "hadoop" };
   const { fields } = partitioner;
-  if (fields === undefined)
-    return (bytes, start, end) => modulo(textHash(bytes.toString("utf8", start, end)), partitions);
   const finder = new FieldFinder(fieldSeparator);
-  return (bytes, start, end) => modulo(fieldHash(finder, fields, bytes, start, end), partitions);
+  const of: PartitionOf = (bytes, start, end) =>
+    fields === undefined
+      ? modulo(textHash(bytes.toString("utf8", start, end)), partitions)
+      : modulo(fieldHash(finder, fields, bytes, start, end), partitions);
+  return { kind: "host", of };
 }
 
-/**
- * Hadoop's WritableComparator.hashBytes: h = 31 h + signed byte in 32 bits; it
- * begins with 1, KeyFieldBasedPartitioner with 0.
- */
-function hashBytes(bytes: Uint8Array, start: number, end: number, seed: number): number {
-  let hash = seed;
+/** Hadoop's KeyFieldBasedPartitioner: h = 31 h + signed byte in 32 bits, from what came before. */
+function hashBytes(bytes: Uint8Array, start: number, end: number, before: number): number {
+  let hash = before;
   for (let i = start; i < end; i += 1)
     hash = (Math.imul(hash, 31) + (((bytes[i] as number) << 24) >> 24)) | 0;
   return hash;

@@ -1,5 +1,4 @@
 import type { PairFormat } from "../model/contract.ts";
-import { keyEndOf } from "./pair_lines.ts";
 
 const LF = 10;
 
@@ -49,4 +48,12 @@ export class ResultLines {
     }
     return Buffer.concat(parts);
   }
+}
+
+/** Where the key of a line ends: at the `keyFields`-th separator; -1: there are fewer. */
+function keyEndOf(line: Buffer, separator: Buffer, keyFields: number): number {
+  let at = line.indexOf(separator);
+  for (let left = keyFields - 1; left > 0 && at >= 0; left -= 1)
+    at = line.indexOf(separator, at + separator.length);
+  return at;
 }

@@ -1,6 +1,7 @@
 import { crc32, constants as zlib, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 import type { KeyIndexWriter } from "./key_index.ts";
+import type { RecordSink } from "./record_sink.ts";
 
 /**
  * A run: R segments, one a partition, then an index. A segment is a sequence of
@@ -42,8 +43,9 @@ export class RunWriter {
   private readonly sink: Sink;
   private readonly compress: boolean;
   private readonly keyIndex: KeyIndexWriter | undefined;
-  private readonly blockBytes: number;
-  private block = Buffer.allocUnsafe(BLOCK_BYTES + 4096);
+  /** About so many bytes of records make a block. */
+  readonly blockBytes: number;
+  private block = Buffer.allocUnsafe(0);
   private filled = 0;
   private written = 0;
   private segmentStart = 0;
@@ -63,23 +65,20 @@ export class RunWriter {
   /** Adds a record; true when `flush` is due. Never waits, so that callers can loop tightly. */
   add(count: number, keyBytes: number, from: Uint8Array, start: number, end: number): boolean {
     const length = end - start;
-    if (this.filled === 0) this.keyIndex?.beginBlock(this.written, from, start, keyBytes);
     const need = this.filled + length + 15;
     if (need > this.block.length) this.grow(need);
     let at = putVarint(this.block, this.filled, count);
     at = putVarint(this.block, at, keyBytes);
     at = putVarint(this.block, at, length);
-    if (length < 32) for (let i = start; i < end; i += 1) this.block[at++] = from[i] as number;
-    else {
-      this.block.set(from.subarray(start, end), at);
-      at += length;
-    }
-    this.filled = at;
-    return at >= this.blockBytes;
+    this.block.set(from.subarray(start, end), at);
+    this.filled = at + length;
+    return this.filled >= this.blockBytes;
   }
 
   private grow(need: number): void {
-    const block = Buffer.allocUnsafe(Math.max(need, this.block.length * 2));
+    const block = Buffer.allocUnsafe(
+      Math.max(need, this.blockBytes + 4_096, this.block.length * 2),
+    );
     this.block.copy(block, 0, 0, this.filled);
     this.block = block;
   }
@@ -87,6 +86,19 @@ export class RunWriter {
   async flush(): Promise<void> {
     if (this.filled === 0) return;
     const raw = this.block.subarray(0, this.filled);
+    this.filled = 0;
+    await this.store(raw);
+    if (this.block.length > 4 * BLOCK_BYTES) this.block = Buffer.allocUnsafe(0);
+  }
+
+  /** Adds sorted records that make a block already; after those that were added one by one. */
+  async putBlock(raw: Buffer): Promise<void> {
+    await this.flush();
+    await this.store(raw);
+  }
+
+  private async store(raw: Buffer): Promise<void> {
+    this.keyIndex?.beginBlock(this.written, firstKey(raw));
     const stored = this.compress ? compressed(raw) : raw;
     const header = Buffer.allocUnsafe(HEADER_BYTES);
     header.writeUInt32LE(this.compress ? FLAG_ZSTD : 0, 0);
@@ -96,8 +108,6 @@ export class RunWriter {
     await this.sink(header);
     await this.sink(stored);
     this.written += HEADER_BYTES + stored.length;
-    this.filled = 0;
-    if (this.block.length > 4 * BLOCK_BYTES) this.block = Buffer.allocUnsafe(BLOCK_BYTES + 4096);
   }
 
   async endSegment(): Promise<void> {
@@ -212,78 +222,38 @@ function putVarint(into: Buffer, at: number, value: number): number {
   return next + 1;
 }
 
-/** Steps through the records of sorted blocks. */
-export class RunCursor {
-  block: Buffer = Buffer.alloc(0);
-  count = 0;
-  keyBytes = 0;
-  /** The line is block[lineStart, lineEnd). */
-  lineStart = 0;
-  lineEnd = 0;
-  /** The key's first 6 bytes as a number: most comparisons end here. */
-  prefix = 0;
-  private readonly blocks: AsyncIterator<Buffer>;
-  private ahead: Promise<IteratorResult<Buffer>> | undefined;
+/** The key of a block's first record. */
+function firstKey(block: Buffer): Buffer {
+  const cursor = { at: 0 };
+  varint(block, cursor);
+  const keyBytes = varint(block, cursor);
+  varint(block, cursor);
+  return block.subarray(cursor.at, cursor.at + keyBytes);
+}
 
-  constructor(blocks: AsyncIterable<Buffer>) {
-    this.blocks = blocks[Symbol.asyncIterator]();
-  }
-
-  /** Moves to the next record within the block; false at the block's end. */
-  advance(): boolean {
-    const { block } = this;
-    let at = this.lineEnd;
-    if (at >= block.length) return false;
-    this.count = this.varint(at);
-    at = this.varintEnd;
-    this.keyBytes = this.varint(at);
-    at = this.varintEnd;
-    const length = this.varint(at);
-    this.lineStart = this.varintEnd;
-    this.lineEnd = this.lineStart + length;
-    if (this.lineEnd > block.length || this.keyBytes > length) throw damaged();
-    this.prefix = prefixOf(block, this.lineStart, this.keyBytes);
-    return true;
-  }
-
-  /** Loads the next block and stands on its first record; false at the run's end. */
-  async nextBlock(): Promise<boolean> {
-    const next = await (this.ahead ?? this.blocks.next());
-    if (next.done === true) return false;
-    this.ahead = this.blocks.next();
-    // Whoever asks for the block is told of its failure.
-    this.ahead.catch(() => undefined);
-    this.block = next.value;
-    this.lineEnd = 0;
-    return this.advance();
-  }
-
-  async close(): Promise<void> {
-    await this.ahead?.catch(() => undefined);
-    await this.blocks.return?.();
-  }
-
-  private varintEnd = 0;
-
-  private varint(from: number): number {
-    let at = from;
-    let value = 0;
-    let scale = 1;
-    let byte = 128;
-    while (byte > 127) {
-      if (at >= this.block.length) throw damaged();
-      byte = this.block[at++] as number;
-      value += (byte & 127) * scale;
-      scale *= 128;
-    }
-    this.varintEnd = at;
-    return value;
+/** Hands on the records of a block, one by one. @throws MrError `corrupt` where one is not whole. */
+export async function readRecords(block: Buffer, sink: RecordSink): Promise<void> {
+  const cursor = { at: 0 };
+  while (cursor.at < block.length) {
+    const count = varint(block, cursor);
+    const keyBytes = varint(block, cursor);
+    const length = varint(block, cursor);
+    const start = cursor.at;
+    cursor.at += length;
+    if (cursor.at > block.length || keyBytes > length) throw damaged();
+    if (sink.add(count, keyBytes, block, start, cursor.at)) await sink.flush();
   }
 }
 
-export function prefixOf(bytes: Uint8Array, start: number, length: number): number {
-  let prefix = 0;
-  for (let i = 0; i < 6; i += 1)
-    prefix = prefix * 256 + (i < length ? (bytes[start + i] as number) : 0);
-  return prefix;
+function varint(block: Buffer, cursor: { at: number }): number {
+  let value = 0;
+  let scale = 1;
+  let byte = 128;
+  while (byte > 127) {
+    if (cursor.at >= block.length) throw damaged();
+    byte = block[cursor.at++] as number;
+    value += (byte & 127) * scale;
+    scale *= 128;
+  }
+  return value;
 }

@@ -2,10 +2,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { failurePoint } from "../model/failure_point.ts";
-import type { LineOrder } from "./key_order.ts";
-import { fanInGroups, MERGE_FAN_IN, mergeRuns } from "./merge.ts";
-import type { RecordSink } from "./record_sink.ts";
-import { type IndexEntry, RunCursor, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
+import { type IndexEntry, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
 /** Opens the verified blocks of one sorted segment, from the first on. */
 export type OpenSegment = () => AsyncIterable<Buffer>;
@@ -55,30 +52,4 @@ export async function writeFully(file: FileHandle, chunk: Uint8Array, at?: numbe
     const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position);
     done += bytesWritten;
   }
-}
-
-/** Merges any number of sorted segments into the sink; beyond the fan-in, by way of spilled runs. */
-export async function mergeSegments(
-  segments: OpenSegment[],
-  sink: RecordSink,
-  spill: SpillFolder,
-  order: LineOrder,
-): Promise<void> {
-  let rest = segments;
-  while (rest.length > MERGE_FAN_IN) {
-    const merged: OpenSegment[] = [];
-    for (const group of fanInGroups(rest)) {
-      const run = await spill.write(async (writer) => {
-        await mergeRuns(group.map(cursorOf), writer, order);
-        await writer.endSegment();
-      });
-      merged.push(...run);
-    }
-    rest = merged;
-  }
-  await mergeRuns(rest.map(cursorOf), sink, order);
-}
-
-function cursorOf(open: OpenSegment): RunCursor {
-  return new RunCursor(open());
 }

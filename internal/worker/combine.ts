@@ -1,8 +1,10 @@
 import { type Builtin, builtinReducer } from "../model/builtins.ts";
+import { OUTPUT } from "../shuffle/kernel/functions.ts";
 import { LineNormalizer } from "../shuffle/lines.ts";
 import { type Combine, PairSorter } from "../shuffle/pair_sorter.ts";
+import { eachPair } from "../shuffle/sorted_pairs.ts";
 import { BuiltinReducer } from "../streaming/builtins/builtin_reducer.ts";
-import { feedPairs, pairLines, runScript, type TaskContext } from "./task_context.ts";
+import { feedPairs, pairsOf, runScript, type TaskContext } from "./task_context.ts";
 
 /** The job's combiner, if it has one. */
 export function combinerOfTask(context: TaskContext): Combine | undefined {
@@ -16,7 +18,7 @@ export function combinerOfTask(context: TaskContext): Combine | undefined {
 function builtinCombiner(context: TaskContext, name: Exclude<Builtin, "identity">): Combine {
   const separator = Buffer.from(context.contract.reduceInput.separator);
   let line = Buffer.allocUnsafe(4096);
-  return async (feed, sink) => {
+  return async (pairs, writer) => {
     const reducer = new BuiltinReducer({
       name,
       role: "combine",
@@ -27,11 +29,11 @@ function builtinCombiner(context: TaskContext, name: Exclude<Builtin, "identity"
         line.set(key, 0);
         line.set(separator, key.length);
         line.set(value, key.length + separator.length);
-        return sink.add(1, key.length, line, 0, length);
+        return writer.add(1, key.length, line, 0, length);
       },
-      flush: () => sink.flush(),
+      flush: () => writer.flush(),
     });
-    await feed(reducer);
+    await eachPair(pairs, reducer);
     await reducer.end();
   };
 }
@@ -41,21 +43,27 @@ const SORT_SHARE = 4;
 
 /** One run of the script for each partition. What it prints is sorted again: it may print as it likes. */
 function scriptCombiner(context: TaskContext): Combine {
-  const { contract, options, order, spill } = context;
-  const sortBytes = Math.max(1, Math.floor(options.sortBytes / SORT_SHARE));
-  return async (feed, sink) => {
-    const sorter = new PairSorter({ partitions: 1, partitionOf: () => 0, order, sortBytes }, spill);
-    const pairs = pairLines(context, contract.reduceOutput, sorter);
+  const { contract, options, spill } = context;
+  const given = {
+    ...pairsOf(context, contract.reduceOutput),
+    partitions: 1,
+    partitioner: { kind: "one" as const },
+    sortBytes: Math.max(1, Math.floor(options.sortBytes / SORT_SHARE)),
+  };
+  return async (pairs, writer) => {
+    using sorter = new PairSorter(given, spill);
     const lines = new LineNormalizer();
     await runScript(context, {
       role: "combine",
       feed: async (script) => {
-        await feedPairs(context, feed, script);
+        await feedPairs(context, pairs, script);
       },
-      onOutput: (chunk) => pairs.push(lines.push(chunk)),
+      onOutput: (chunk) => sorter.push(lines.push(chunk)),
     });
-    await pairs.push(lines.end());
-    await pairs.end();
-    await sorter.feed(sink);
+    await sorter.push(lines.end());
+    await sorter.end();
+    await sorter.each(async (sorted) => {
+      await sorted.give(OUTPUT.records, (block) => writer.putBlock(block), writer.blockBytes);
+    });
   };
 }

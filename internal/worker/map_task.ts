@@ -23,7 +23,7 @@ import { runNarrowed } from "./narrow.ts";
 import { type Printed, partWriter } from "./part_writer.ts";
 import {
   committed,
-  pairLines,
+  pairsOf,
   runScript,
   stagePart,
   type TaskContext,
@@ -41,23 +41,22 @@ export async function runMapTask(context: TaskContext): Promise<TaskMade> {
 }
 
 async function mapToSegments(context: TaskContext, input: MapInput): Promise<TaskMade> {
-  const { store, assignment, stats, contract, options, order, spill } = context;
+  const { store, assignment, stats, contract, options, spill } = context;
   const partitions = assignment.job.reduces;
-  const sorter = new PairSorter(
+  using sorter = new PairSorter(
     {
+      ...pairsOf(context, contract.mapOutput),
       partitions,
-      partitionOf: partitionerOf(contract, partitions),
-      order,
+      partitioner: partitionerOf(contract, partitions),
       sortBytes: options.sortBytes,
-      combine: combinerOfTask(context),
     },
     spill,
+    combinerOfTask(context),
   );
-  const pairs = pairLines(context, contract.mapOutput, sorter);
   const lines = new LineNormalizer();
-  const push = (chunk: Uint8Array) => pairs.push(lines.push(chunk));
+  const push = (chunk: Uint8Array) => sorter.push(lines.push(chunk));
   const bad = await runMapper(context, input, { push, endLine: () => push(lines.end()) });
-  await pairs.end();
+  await sorter.end();
   const object = mapOutputName(assignment.attempt);
   await failurePoint("worker.map.before-upload");
   const staged = await store.stage(
@@ -66,7 +65,7 @@ async function mapToSegments(context: TaskContext, input: MapInput): Promise<Tas
     assignment.attempt,
     context.signal,
   );
-  return committed(staged, async () => {
+  return await committed(staged, async () => {
     const write = (chunk: Uint8Array) => {
       context.signal.throwIfAborted();
       return staged.write(chunk);
@@ -75,15 +74,15 @@ async function mapToSegments(context: TaskContext, input: MapInput): Promise<Tas
     const writer = new RunWriter(write, { compress: store.remote, ...(keyIndex && { keyIndex }) });
     await sorter.writeTo(writer);
     const indexOffset = await writer.end();
-    stats.recordsOut = pairs.records;
-    stats.bytesOut = pairs.bytes;
+    stats.recordsOut = sorter.records;
+    stats.bytesOut = sorter.bytes;
     const receipt = await staged.seal();
     await failurePoint("worker.map.after-upload");
     // Nobody else has this name: its own attempt may publish it.
     await store.publish(receipt, context.signal);
     await failurePoint("worker.map.after-publish");
     const { size } = writer;
-    return { output: { kind: "segments", object, size, indexOffset, digest: pairs.digest }, bad };
+    return { output: { kind: "segments", object, size, indexOffset, digest: sorter.digest }, bad };
   });
 }
 

@@ -4,9 +4,9 @@ import { failurePoint } from "../model/failure_point.ts";
 import { CONTAINER } from "../model/names.ts";
 import { readAll } from "../model/object_store.ts";
 import { attemptOfMapOutput, type Segments, type TaskInput } from "../model/task.ts";
-import { bytesOfRange, parseKeyIndex, withinRange } from "../shuffle/key_index.ts";
-import type { Feed } from "../shuffle/pair_sorter.ts";
-import { ReduceInput } from "../shuffle/reduce_input.ts";
+import { OUTPUT } from "../shuffle/kernel/functions.ts";
+import { bytesOfRange, parseKeyIndex } from "../shuffle/key_index.ts";
+import { mergedPairs } from "../shuffle/merge.ts";
 import {
   INDEX_ENTRY_BYTES,
   type IndexEntry,
@@ -14,7 +14,8 @@ import {
   readBlocks,
   wholeSegment,
 } from "../shuffle/run_format.ts";
-import { mergeSegments, type OpenSegment } from "../shuffle/spill.ts";
+import { eachPair, type SortedPairs } from "../shuffle/sorted_pairs.ts";
+import type { OpenSegment } from "../shuffle/spill.ts";
 import { BuiltinReducer } from "../streaming/builtins/builtin_reducer.ts";
 import { type PartWriter, partWriter } from "./part_writer.ts";
 import {
@@ -36,11 +37,11 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   const { input } = context.assignment;
   if (input.kind !== "reduce") throw new MrError("internal", "not a reduce task");
   await failurePoint("worker.reduce.before-read");
-  const feed = await openPairs(context, input);
+  const pairs = await openPairs(context, input);
   const staged = await stagePart(context);
   return committed(staged, async () => {
     const part = partWriter(context, staged, context.contract.reduceOutput);
-    context.stats.recordsIn = await reduce(context, feed, part);
+    context.stats.recordsIn = await reduce(context, pairs, part);
     await part.end();
     await failurePoint("worker.reduce.before-seal");
     const receipt = await staged.seal();
@@ -50,25 +51,23 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
 }
 
 /** The pairs of a reduce task in order, from all map outputs. */
-export async function openPairs(context: TaskContext, input: ReduceTaskInput): Promise<Feed> {
+export async function openPairs(
+  context: TaskContext,
+  input: ReduceTaskInput,
+): Promise<SortedPairs> {
   const segments = await locateSegments(context, input);
-  const { keys } = input;
-  const { order, spill } = context;
-  return (sink) => {
-    const within = keys === undefined ? sink : withinRange(keys, order, sink);
-    return mergeSegments(segments, within, spill, order);
-  };
+  return mergedPairs(segments, context.order, context.spill, input.keys);
 }
 
 /** @returns how many pairs were reduced. */
-async function reduce(context: TaskContext, feed: Feed, part: PartWriter): Promise<number> {
+async function reduce(context: TaskContext, pairs: SortedPairs, part: PartWriter): Promise<number> {
   const builtin = builtinReducer(context.assignment.job.command);
-  if (builtin !== undefined) return reduceWithout(context, builtin, feed, part);
+  if (builtin !== undefined) return reduceWithout(context, builtin, pairs, part);
   let records = 0;
   await runScript(context, {
     role: "reduce",
     feed: async (script) => {
-      records = await feedPairs(context, feed, script);
+      records = await feedPairs(context, pairs, script);
     },
     onOutput: part.push,
   });
@@ -81,7 +80,7 @@ const OUTPUT_BYTES = 64 * 1024;
 async function reduceWithout(
   context: TaskContext,
   name: Builtin,
-  feed: Feed,
+  pairs: SortedPairs,
   part: PartWriter,
 ): Promise<number> {
   const { signal, contract } = context;
@@ -89,11 +88,7 @@ async function reduceWithout(
     signal.throwIfAborted();
     return part.push(chunk);
   };
-  if (name === "identity") {
-    const lines = new ReduceInput(write);
-    await feed(lines);
-    return lines.records;
-  }
+  if (name === "identity") return pairs.give(OUTPUT.lines, write);
   const between = Buffer.from(contract.reduceOutput.separator);
   const lf = Buffer.from("\n");
   let lines: Buffer[] = [];
@@ -112,9 +107,9 @@ async function reduceWithout(
       [lines, bytes] = [[], 0];
     },
   });
-  await feed(reducer);
+  const records = await eachPair(pairs, reducer);
   await reducer.end();
-  return reducer.records;
+  return records;
 }
 
 /** Reads this partition's entry of every map output's index, a few at a time. */

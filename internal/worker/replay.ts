@@ -4,7 +4,7 @@ import { isBuiltin } from "../model/builtins.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, type InputRange, newProgress, type Split } from "../model/task.ts";
-import { ReduceInput } from "../shuffle/reduce_input.ts";
+import { OUTPUT } from "../shuffle/kernel/functions.ts";
 import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { Scratch } from "./attempt_files.ts";
@@ -121,9 +121,8 @@ async function spool(context: TaskContext, split: Split, file: FileHandle): Prom
     for await (const chunk of recordsOfSplit(context, split)) await write(chunk);
     return;
   }
-  const feed = await openPairs(context, input);
-  const lines = new ReduceInput(write);
-  await feed(lines);
+  const pairs = await openPairs(context, input);
+  await pairs.give(OUTPUT.lines, write);
 }
 
 /** @returns why the script fails on the whole input, if it does. */

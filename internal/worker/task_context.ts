@@ -13,10 +13,9 @@ import {
   type TaskOutput,
   type TaskStats,
 } from "../model/task.ts";
+import { OUTPUT } from "../shuffle/kernel/functions.ts";
 import { type LineOrder, lineOrder } from "../shuffle/key_order.ts";
-import { PairLines, type PairTaker } from "../shuffle/pair_lines.ts";
-import type { Feed } from "../shuffle/pair_sorter.ts";
-import { ReduceInput } from "../shuffle/reduce_input.ts";
+import type { SortedPairs } from "../shuffle/sorted_pairs.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import type { Script, ScriptEnd } from "../streaming/script.ts";
 import type { ScriptLimits } from "../streaming/script_process.ts";
@@ -156,31 +155,32 @@ function checkEnd(
     throw new MrError("user", `${who} ended before it had read all its input`);
 }
 
-/** Cuts what a script prints into pairs, each kept as the line that a reducer will read. */
-export function pairLines(
-  { contract, options }: TaskContext,
-  format: PairFormat,
-  taker: PairTaker,
-): PairLines {
+/** How what a script prints is cut into pairs, each kept as the line that a reducer will read. */
+export function pairsOf({ contract, options, order }: TaskContext, format: PairFormat) {
   const { separator } = contract.reduceInput;
-  return new PairLines({ format, separator, lineBytesMax: options.lineBytesMax }, taker);
+  return { format, separator, lineBytesMax: options.lineBytesMax, order };
 }
 
 class InputClosed extends Error {}
 
 /** Feeds sorted pairs to a script, each as the line that a reducer reads. @returns how many. */
-export async function feedPairs(context: TaskContext, feed: Feed, script: Script): Promise<number> {
-  const input = new ReduceInput(async (chunk) => {
-    context.signal.throwIfAborted();
-    if (!(await script.write(chunk))) throw new InputClosed();
-  });
+export async function feedPairs(
+  context: TaskContext,
+  pairs: SortedPairs,
+  script: Script,
+): Promise<number> {
+  let records = 0;
   try {
-    await feed(input);
+    records = await pairs.give(OUTPUT.lines, async (lines) => {
+      context.signal.throwIfAborted();
+      // A copy: the pipe may hold on to what it has been given.
+      if (!(await script.write(Buffer.from(lines)))) throw new InputClosed();
+    });
   } catch (error) {
     // The script reads no more: how it ended decides what that means.
     if (!(error instanceof InputClosed)) throw error;
   }
-  return input.records;
+  return records;
 }
 
 /** Stages the part of the result that this task makes. */

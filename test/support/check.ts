@@ -67,6 +67,23 @@ function checkGenerated(): void {
   }
 }
 
+/** Compiles again, elsewhere, and compares. */
+function checkKernel(): void {
+  const folder = mkdtempSync(join(tmpdir(), "mr-kernel-"));
+  try {
+    const place = "internal/shuffle/kernel";
+    const fresh = join(folder, "kernel.wasm");
+    run("compile the kernel", "asc", [
+      ...[`${place}/assembly/kernel.ts`, "--config", `${place}/asconfig.json`],
+      ...["--outFile", fresh],
+    ]);
+    if (!readFileSync(fresh).equals(readFileSync(join(ROOT, place, "kernel.wasm"))))
+      fail("kernel", "kernel.wasm is not what its assembly/ gives: npm run kernel");
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 function contents(folder: string): [string, string][] {
   return (readdirSync(folder, { recursive: true }) as string[])
     .filter((name) => statSync(join(folder, name)).isFile())
@@ -79,3 +96,4 @@ run("types", "tsc", ["-p", "."]);
 checkBoundaries();
 run("buf lint", "buf", ["lint"]);
 checkGenerated();
+checkKernel();

@@ -4,19 +4,19 @@ import { describe, it } from "node:test";
 import { contractOf } from "../../internal/model/contract.ts";
 import type { InputRange } from "../../internal/model/task.ts";
 import { type InputBlob, planSplits } from "../../internal/scheduler/plan.ts";
+import { OUTPUT } from "../../internal/shuffle/kernel/functions.ts";
 import { lineOrder } from "../../internal/shuffle/key_order.ts";
-import { PairLines } from "../../internal/shuffle/pair_lines.ts";
+import { mergedPairs } from "../../internal/shuffle/merge.ts";
 import { type Combine, PairSorter } from "../../internal/shuffle/pair_sorter.ts";
 import { partitionerOf } from "../../internal/shuffle/partitioner.ts";
-import { ReduceInput } from "../../internal/shuffle/reduce_input.ts";
 import {
   INDEX_ENTRY_BYTES,
   parseIndexEntry,
-  RunCursor,
   RunWriter,
   readBlocks,
 } from "../../internal/shuffle/run_format.ts";
-import { mergeSegments, SpillFolder } from "../../internal/shuffle/spill.ts";
+import { eachPair } from "../../internal/shuffle/sorted_pairs.ts";
+import { SpillFolder } from "../../internal/shuffle/spill.ts";
 import { readSplitRange } from "../../internal/shuffle/split_reader.ts";
 import { BuiltinReducer } from "../../internal/streaming/builtins/builtin_reducer.ts";
 import { seeded } from "../support/corpus.ts";
@@ -28,7 +28,6 @@ const below = (max: number) => Math.floor(random() * max);
 
 const PLAIN = contractOf({ conf: {}, partitioner: "", output_format: "" });
 const ORDER = lineOrder(PLAIN, false);
-const hash3 = partitionerOf(PLAIN, 3);
 
 /** A blob in memory, read in chunks of random sizes. */
 function readerOf(contents: Map<string, Buffer>) {
@@ -115,29 +114,6 @@ describe("splits", () => {
   });
 });
 
-describe("the partitioner", () => {
-  it("is Hadoop's, by an independent reckoning in Python", () => {
-    const keys = Array.from({ length: 1_000 }, () =>
-      Buffer.from(Array.from({ length: below(20) }, () => below(256))),
-    );
-    const script = `
-import sys
-for line in sys.stdin.read().split("\\n"):
-    h = 1
-    for b in bytes.fromhex(line):
-        h = (31 * h + (b - 256 if b > 127 else b)) & 0xffffffff
-    print((h & 0x7fffffff) % 7)
-`;
-    const input = keys.map((key) => key.toString("hex")).join("\n");
-    const expected = execFileSync("python3", ["-c", script], { input })
-      .toString()
-      .trim()
-      .split("\n");
-    const actual = keys.map((key) => String(partitionerOf(PLAIN, 7)(key, 0, key.length)));
-    assert.deepEqual(actual, expected);
-  });
-});
-
 interface MapSide {
   partitions: number;
   sortBytes: number;
@@ -150,13 +126,13 @@ function mapSide(
   { partitions, sortBytes, lineBytesMax = 1 << 20, combine }: MapSide,
   spill: SpillFolder,
 ) {
-  const partitionOf = partitionerOf(PLAIN, partitions);
-  const sorter = new PairSorter(
-    { partitions, partitionOf, order: ORDER, sortBytes, combine },
-    spill,
-  );
+  const partitioner = partitionerOf(PLAIN, partitions);
   const format = { separator: "\t", keyFields: 1 };
-  const lines = new PairLines({ format, separator: "\t", lineBytesMax }, sorter);
+  const lines = new PairSorter(
+    { format, separator: "\t", lineBytesMax, partitions, partitioner, order: ORDER, sortBytes },
+    spill,
+    combine,
+  );
   const write = async (compress: boolean) => {
     const chunks: Buffer[] = [];
     await lines.end();
@@ -166,7 +142,7 @@ function mapSide(
       },
       { compress },
     );
-    await sorter.writeTo(writer);
+    await lines.writeTo(writer);
     const indexOffset = await writer.end();
     return { object: Buffer.concat(chunks), size: writer.size, indexOffset };
   };
@@ -193,14 +169,46 @@ async function shuffle(lines: Buffer, partitions: number, sortBytes: number): Pr
       yield object.subarray(offset, offset + bytes);
     };
     const out: Buffer[] = [];
-    const input = new ReduceInput(async (chunk) => {
-      out.push(Buffer.from(chunk));
-    });
-    await mergeSegments([() => readBlocks(segment())], input, spill, ORDER);
+    await mergedPairs([() => readBlocks(segment())], ORDER, spill).give(
+      OUTPUT.lines,
+      async (chunk) => {
+        out.push(Buffer.from(chunk));
+      },
+    );
     results.push(Buffer.concat(out));
   }
+  output.lines[Symbol.dispose]();
   return results;
 }
+
+describe("the partitioner", () => {
+  it("is Hadoop's, by an independent reckoning in Python", async () => {
+    const bytes = Array.from({ length: 256 }, (_, byte) => byte).filter((b) => b !== 9 && b !== 10);
+    const keys = Array.from({ length: 1_000 }, () =>
+      Buffer.from(Array.from({ length: below(20) }, () => bytes[below(bytes.length)] as number)),
+    );
+    const script = `
+import sys
+for line in sys.stdin.read().split("\\n"):
+    h = 1
+    for b in bytes.fromhex(line):
+        h = (31 * h + (b - 256 if b > 127 else b)) & 0xffffffff
+    print((h & 0x7fffffff) % 7)
+`;
+    const input = keys.map((key) => key.toString("hex")).join("\n");
+    const expected = execFileSync("python3", ["-c", script], { input })
+      .toString()
+      .trim()
+      .split("\n");
+    const lines = keys.map((key, i) => Buffer.concat([key, Buffer.from(`\t${i}\n`)]));
+    const actual: string[] = [];
+    (await shuffle(Buffer.concat(lines), 7, 1 << 20)).forEach((part, partition) => {
+      for (const line of part.toString("latin1").split("\n").slice(0, -1))
+        actual[Number(line.split("\t")[1])] = String(partition);
+    });
+    assert.deepEqual(actual, expected);
+  });
+});
 
 describe("the shuffle", () => {
   for (const [name, sortBytes, line] of [
@@ -224,11 +232,17 @@ describe("the shuffle", () => {
       );
       const keyOf = (text: string) => Buffer.from(text.split("\t", 1)[0] ?? "");
       const all: string[] = [];
+      const partitionOf = new Map<string, number>();
       results.forEach((bytes, partition) => {
         const got = bytes.toString().split("\n").slice(0, -1);
         got.forEach((text, i) => {
           const key = keyOf(text);
-          assert.equal(hash3(key, 0, key.length), partition);
+          assert.equal(
+            partitionOf.get(String(key)) ?? partition,
+            partition,
+            "one key, one partition",
+          );
+          partitionOf.set(String(key), partition);
           if (i > 0)
             assert.ok(Buffer.compare(keyOf(got[i - 1] ?? ""), key) <= 0, `${got[i - 1]} > ${text}`);
         });
@@ -241,27 +255,19 @@ describe("the shuffle", () => {
   it("combines on every spill, and once more when many runs are merged", async () => {
     await using folder = await scratchFolder("combine");
     const passes: number[] = [];
-    const combine: Combine = async (feed, sink) => {
-      let records = 0;
+    const combine: Combine = async (pairs, writer) => {
       const sum = new BuiltinReducer({
         name: "sum",
         role: "combine",
         separatorBytes: 1,
         emit: (key, value) => {
           const line = Buffer.concat([key, Buffer.from("\t"), value]);
-          return sink.add(1, key.length, line, 0, line.length);
+          return writer.add(1, key.length, line, 0, line.length);
         },
-        flush: () => sink.flush(),
+        flush: () => writer.flush(),
       });
-      await feed({
-        add: (count, ...rest) => {
-          records += count;
-          return sum.add(count, ...rest);
-        },
-        flush: () => sum.flush(),
-      });
+      passes.push(await eachPair(pairs, sum));
       await sum.end();
-      passes.push(records);
     };
     const output = mapSide(
       { partitions: 1, sortBytes: 4_000, combine },
@@ -271,22 +277,20 @@ describe("the shuffle", () => {
     await output.lines.push(Buffer.from(lines.join("")));
     const { object, indexOffset } = await output.write(false);
     const { offset, bytes } = parseIndexEntry(object.subarray(indexOffset));
-    const cursor = new RunCursor(
-      readBlocks(
-        (async function* () {
-          yield object.subarray(offset, offset + bytes);
-        })(),
-      ),
-    );
+    const segment = async function* () {
+      yield object.subarray(offset, offset + bytes);
+    };
     const sums = new Map<string, number>();
-    const next = async () => cursor.advance() || (await cursor.nextBlock());
-    while (await next()) {
-      const [key = "", value] = cursor.block
-        .toString("latin1", cursor.lineStart, cursor.lineEnd)
-        .split("\t");
-      assert.ok(!sums.has(key), `${key} was not combined`);
-      sums.set(key, Number(value));
-    }
+    const merged = mergedPairs([() => readBlocks(segment())], ORDER, new SpillFolder(folder.path));
+    await eachPair(merged, {
+      add(_count, _keyBytes, from, start, end) {
+        const [key = "", value] = from.toString("latin1", start, end).split("\t");
+        assert.ok(!sums.has(key), `${key} was not combined`);
+        sums.set(key, Number(value));
+        return false;
+      },
+      flush: async () => undefined,
+    });
     const expected = new Map<string, number>();
     for (let i = 0; i < 5_000; i += 1)
       expected.set(`k${i % 300}`, (expected.get(`k${i % 300}`) ?? 0) + i);
@@ -315,12 +319,8 @@ describe("the shuffle", () => {
         const segment = async function* () {
           yield broken.subarray(offset, offset + bytes);
         };
-        await mergeSegments(
-          [() => readBlocks(segment())],
-          new ReduceInput(async () => undefined),
-          spill,
-          ORDER,
-        );
+        const merged = mergedPairs([() => readBlocks(segment())], ORDER, spill);
+        await merged.give(OUTPUT.lines, async () => undefined);
       };
       await assert.rejects(read, { code: "corrupt" }, `byte ${at}`);
     }

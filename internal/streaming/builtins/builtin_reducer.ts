@@ -16,7 +16,6 @@ const COLON = 58;
 
 /** A reducer or combiner that is no script: takes sorted lines `key SEPARATOR value`, pair by pair. */
 export class BuiltinReducer {
-  records = 0;
   private readonly options: BuiltinReducerOptions;
   private key: Buffer | undefined;
   private resultKey: Buffer = Buffer.alloc(0);
@@ -31,15 +30,13 @@ export class BuiltinReducer {
     };
   }
 
-  add(count: number, keyBytes: number, from: Uint8Array, start: number, end: number): boolean {
-    const bytes = Buffer.from(from.buffer, from.byteOffset, from.length);
+  add(count: number, keyBytes: number, bytes: Buffer, start: number, end: number): boolean {
     const keyEnd = start + keyBytes;
     const { key } = this;
     if (key === undefined || bytes.compare(key, 0, key.length, start, keyEnd) !== 0) {
       this.fold?.end(this.emitValue);
       this.begin(Buffer.from(bytes.subarray(start, keyEnd)));
     }
-    this.records += count;
     const valueStart = Math.min(end, keyEnd + this.options.separatorBytes);
     if (this.fold?.add(bytes, valueStart, end, count, this.emitValue) !== true)
       throw this.refusal(bytes.subarray(valueStart, end));
