@@ -24,6 +24,10 @@ export interface ReadOptions {
   length?: number;
   etag?: string;
   signal?: AbortSignal;
+  /** About how much to read at a time, in bytes; a hint. */
+  chunkBytes?: number;
+  /** The caller is done with a chunk when it asks for the next: its memory may be used again. */
+  reuse?: boolean;
 }
 
 /** Commit or discard: there is no plain close. */
@@ -38,6 +42,8 @@ export interface StagedObject {
 export interface ObjectStore {
   /** Whether transfers are worth compressing. */
   readonly remote: boolean;
+  /** HTTP requests sent so far, tries included; undefined where there are none. */
+  readonly requests?: number;
   containers(): Promise<string[]>;
   containerExists(container: string): Promise<boolean>;
   /** Makes the container if need be. */

@@ -104,13 +104,14 @@ class Source {
   async load(): Promise<{ at: number; bytes: number }> {
     const { done, value } = await this.ahead;
     if (done === true) return { at: 0, bytes: 0 };
-    this.ahead = this.next();
     if (value.length > this.size) {
       // The only block of a small segment is all there is; others are about as large as each other.
       this.size = this.size === 0 ? value.length : Math.max(2 * this.size, value.length);
       this.at = this.kernel.region(this.size);
     }
     this.kernel.bytes.set(value, this.at);
+    // Only now: the next one may take the same memory.
+    this.ahead = this.next();
     return { at: this.at, bytes: value.length };
   }
 

@@ -19,6 +19,8 @@ import type { RecordSink } from "./record_sink.ts";
 export const BLOCK_BYTES = 256 * 1024;
 const HEADER_BYTES = 16;
 export const INDEX_ENTRY_BYTES = 20;
+/** A block is full somewhat beyond its size. */
+const ROOM_BYTES = 4_096;
 const FLAG_ZSTD = 1;
 /** A block is one record at least; beyond this its header is taken for damaged. */
 const BLOCK_BYTES_MAX = 1024 * 1024 * 1024;
@@ -77,7 +79,7 @@ export class RunWriter {
 
   private grow(need: number): void {
     const block = Buffer.allocUnsafe(
-      Math.max(need, this.blockBytes + 4_096, this.block.length * 2),
+      Math.max(need, this.blockBytes + ROOM_BYTES, this.block.length * 2),
     );
     this.block.copy(block, 0, 0, this.filled);
     this.block = block;
@@ -159,37 +161,47 @@ export async function* wholeSegment(
   if (rest !== 0) throw new MrError("corrupt", "a segment of a map output is not whole");
 }
 
-/** Cuts a stream of bytes into verified, decompressed blocks. */
+/**
+ * Cuts a stream of bytes into verified, decompressed blocks. A block is done with when the next
+ * is asked for: they are put together in the same memory.
+ */
 export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
-  let pending: Buffer[] = [];
-  let size = 0;
+  let frame: Buffer = Buffer.allocUnsafe(HEADER_BYTES);
+  let filled = 0;
   let need = HEADER_BYTES;
   for await (const chunk of chunks) {
-    pending.push(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length));
-    size += chunk.length;
-    if (size < need) continue;
-    const bytes = pending.length === 1 ? (pending[0] as Buffer) : Buffer.concat(pending);
-    let at = 0;
-    while (bytes.length - at >= HEADER_BYTES) {
-      const stored = bytes.readUInt32LE(at + 4);
-      if (stored > BLOCK_BYTES_MAX) throw damaged();
-      need = HEADER_BYTES + stored;
-      if (bytes.length - at < need) break;
-      yield openBlock(bytes.subarray(at, at + need));
-      at += need;
+    for (let at = 0; at < chunk.length; ) {
+      const part = chunk.subarray(at, at + need - filled);
+      frame.set(part, filled);
+      filled += part.length;
+      at += part.length;
+      if (filled < need) break;
+      if (need === HEADER_BYTES) {
+        const stored = frame.readUInt32LE(4);
+        // Zeros would pass for a block of nothing, and a run that ends there for whole.
+        if (stored === 0 || stored > BLOCK_BYTES_MAX) throw damaged();
+        need += stored;
+        if (frame.length < need) frame = enlarged(frame, need);
+        continue;
+      }
+      yield openBlock(frame.subarray(0, need));
+      filled = 0;
       need = HEADER_BYTES;
     }
-    pending = [Buffer.from(bytes.subarray(at))];
-    size = bytes.length - at;
   }
-  if (size > 0) throw new MrError("corrupt", "a map output ends inside a block");
+  if (filled > 0) throw new MrError("corrupt", "a map output ends inside a block");
+}
+
+function enlarged(frame: Buffer, bytes: number): Buffer {
+  // Somewhat more: blocks are about as large as each other.
+  const larger = Buffer.allocUnsafeSlow(bytes + ROOM_BYTES);
+  frame.copy(larger, 0, 0, HEADER_BYTES);
+  return larger;
 }
 
 function openBlock(bytes: Buffer): Buffer {
   const stored = bytes.subarray(HEADER_BYTES);
   if (crc32(stored, crc32(bytes.subarray(0, 12))) !== bytes.readUInt32LE(12)) throw damaged();
-  // Zeros would pass for a block of nothing, and a run that ends there for whole.
-  if (stored.length === 0) throw damaged();
   const raw = (bytes.readUInt32LE(0) & FLAG_ZSTD) !== 0 ? decompressed(stored) : stored;
   if (raw.length !== bytes.readUInt32LE(8)) throw damaged();
   return raw;

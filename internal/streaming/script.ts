@@ -12,7 +12,7 @@ export interface Script {
   readonly ended: Promise<ScriptEnd>;
   /** Whether it ended before it had read all its input; known once all was offered to it. */
   readonly inputUnread: boolean;
-  /** Resolves when it (or what lies between) has taken the chunk; false: it reads no more. */
+  /** Resolves when the chunk's memory may be used again; false: it reads no more. */
   write(chunk: Uint8Array): Promise<boolean>;
   endInput(): void;
   /** Ends it and all it started: nobody wants its output. */

@@ -1,7 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { MrError, messageOf } from "../model/errors.ts";
+import { OutputPipe } from "./output_pipe.ts";
 import { ProcessTree, processes } from "./process_tree.ts";
 import type { Script, ScriptEnd } from "./script.ts";
 import type { StderrLog } from "./stderr.ts";
@@ -27,7 +27,7 @@ export interface ScriptOptions {
   /** NAME=VALUE in `env` that no other script has. */
   mark: string;
   log: StderrLog;
-  /** Takes stdout; the script waits while this does. */
+  /** Takes stdout; the script waits while this does. The chunk's memory is used again afterwards. */
   onOutput: (chunk: Buffer) => Promise<void>;
 }
 
@@ -60,7 +60,7 @@ export class ScriptProcess implements Script {
   private unread = false;
   private inputEnded = false;
   private over: string | undefined;
-  private outputBusy = false;
+  private output: OutputPipe | undefined;
   private readonly printed = { stdout: 0, stderr: 0 };
   private lastSignOfLifeMs = performance.now();
 
@@ -89,6 +89,10 @@ export class ScriptProcess implements Script {
       return;
     }
     this.tree = new ProcessTree(pid, options.mark, before);
+    this.output = new OutputPipe(this.child.stdout, async (chunk) => {
+      this.countOutput(chunk, "stdout");
+      await options.onOutput(chunk);
+    });
     this.child.stdin.on("error", () => {
       this.unread = true;
     });
@@ -104,16 +108,10 @@ export class ScriptProcess implements Script {
       this.unread = true;
       return false;
     }
-    if (!stdin.write(chunk)) {
-      const gone = new AbortController();
-      await Promise.race([
-        once(stdin, "drain", { signal: gone.signal }),
-        once(stdin, "close", { signal: gone.signal }),
-        this.ended,
-      ]).catch(() => undefined);
-      gone.abort();
-      this.lastSignOfLifeMs = performance.now();
-    }
+    // The stream calls back when all of it is in the pipe, or will never be.
+    const written = new Promise<void>((resolve) => stdin.write(chunk, () => resolve()));
+    await Promise.race([written, this.ended.catch(() => undefined)]);
+    this.lastSignOfLifeMs = performance.now();
     return !this.unread && !stdin.destroyed;
   }
 
@@ -137,9 +135,9 @@ export class ScriptProcess implements Script {
     if (options.signal.aborted) kill();
     const watchdog = setInterval(() => this.look(), LOOK_MS);
     try {
-      const output = this.drainOutput();
+      const output = this.output?.ended;
       const errors = this.drainErrors();
-      output.catch(kill);
+      output?.catch(kill);
       const [code, signal] = await this.exit();
       this.tree?.killAll();
       await this.untilDrained(Promise.all([output, errors]));
@@ -160,15 +158,6 @@ export class ScriptProcess implements Script {
       }),
       this.failed,
     ]);
-  }
-
-  private async drainOutput(): Promise<void> {
-    for await (const chunk of this.child.stdout as AsyncIterable<Buffer>) {
-      this.countOutput(chunk, "stdout");
-      this.outputBusy = true;
-      await this.options.onOutput(chunk);
-      this.outputBusy = false;
-    }
   }
 
   private async drainErrors(): Promise<void> {
@@ -193,10 +182,9 @@ export class ScriptProcess implements Script {
       const startMs = performance.now();
       timer = setInterval(() => {
         const idleMs = performance.now() - Math.max(startMs, this.lastSignOfLifeMs);
-        const { stdout, stderr } = this.child;
-        const unread = stdout.readableLength > 0 || stderr.readableLength > 0;
-        if (idleMs < STRAGGLER_MS || unread || this.outputBusy) return;
-        stdout.destroy();
+        const { stderr } = this.child;
+        if (idleMs < STRAGGLER_MS || stderr.readableLength > 0 || this.output?.busy) return;
+        this.output?.giveUp();
         stderr.destroy();
         resolve();
       }, STRAGGLER_MS / 4);
@@ -213,7 +201,7 @@ export class ScriptProcess implements Script {
     const { silenceMs, limits } = this.options;
     // A script that waits for us, for input or to be rid of output, is not silent.
     const starved = !this.inputEnded && this.child.stdin.writableLength === 0;
-    if (starved || this.outputBusy) this.lastSignOfLifeMs = performance.now();
+    if (starved || this.output?.busy) this.lastSignOfLifeMs = performance.now();
     if (silenceMs > 0 && performance.now() - this.lastSignOfLifeMs >= silenceMs)
       this.stopFor(`it gave no sign of life for ${silenceMs / 1_000} s (the task timeout)`);
     if (this.tree === undefined || (limits.processes === 0 && limits.memoryBytes === 0)) return;

@@ -171,6 +171,7 @@ export function recordsOf(
       length,
       etag: of.etag,
       signal: context.signal,
+      reuse: true,
     });
   if (!isCompressed(range.name)) return readSplitRange(range, read, linesFrom);
   return recordsIn(decompress(range.name, read(range, 0, range.size)), linesFrom(0));

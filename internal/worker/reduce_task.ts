@@ -29,6 +29,8 @@ import {
 } from "./task_context.ts";
 
 const INDEX_READS_AT_A_TIME = 8;
+/** So many segments are read at the same time that large chunks would be too much memory. */
+const SEGMENT_READ_BYTES = 256 * 1024;
 
 type ReduceTaskInput = Extract<TaskInput, { kind: "reduce" }>;
 
@@ -178,6 +180,8 @@ async function* countedBytes(
     start: entry.offset,
     length: entry.bytes,
     signal: context.signal,
+    chunkBytes: SEGMENT_READ_BYTES,
+    reuse: true,
   });
   for await (const chunk of chunks) {
     context.stats.bytesIn += chunk.length;

@@ -173,8 +173,7 @@ export async function feedPairs(
   try {
     records = await pairs.give(OUTPUT.lines, async (lines) => {
       context.signal.throwIfAborted();
-      // A copy: the pipe may hold on to what it has been given.
-      if (!(await script.write(Buffer.from(lines)))) throw new InputClosed();
+      if (!(await script.write(lines))) throw new InputClosed();
     });
   } catch (error) {
     // The script reads no more: how it ended decides what that means.

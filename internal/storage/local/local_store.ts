@@ -1,4 +1,4 @@
-import { constants, createReadStream } from "node:fs";
+import { constants } from "node:fs";
 import {
   type FileHandle,
   link,
@@ -22,6 +22,7 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
+import { FileWriter, readFileRange } from "./file_chunks.ts";
 
 /**
  * The object store of one machine: a folder, in which a container is a
@@ -108,22 +109,15 @@ export class LocalStore implements ObjectStore {
         throw new MrError("changed", `${container}/${name} was changed since it was listed`);
       const start = options.start ?? 0;
       const end = Math.min(Number(found.size), start + (options.length ?? Number(found.size)));
-      if (end > start) {
-        const stream = createReadStream("", {
-          fd: file,
-          start,
-          end: end - 1,
-          autoClose: false,
-          highWaterMark: READ_BYTES,
-        });
-        let rest = end - start;
-        for await (const chunk of stream as AsyncIterable<Buffer>) {
+      let rest = Math.max(0, end - start);
+      const { chunkBytes = READ_BYTES, reuse = false } = options;
+      if (rest > 0)
+        for await (const chunk of readFileRange(file, start, end, { chunkBytes, reuse })) {
           options.signal?.throwIfAborted();
           rest -= chunk.length;
           yield chunk;
         }
-        if (rest > 0) throw new MrError("changed", `${container}/${name} shrank while it was read`);
-      }
+      if (rest > 0) throw new MrError("changed", `${container}/${name} shrank while it was read`);
       // Written over in place, it would be another version now.
       if (options.etag !== undefined && etagOf(await file.stat({ bigint: true })) !== etag)
         throw new MrError("changed", `${container}/${name} was changed while it was read`);
@@ -263,33 +257,38 @@ export class LocalStore implements ObjectStore {
 
 class LocalStaged implements StagedObject {
   private readonly file: FileHandle;
+  private readonly writer: FileWriter;
+  private closed: Promise<void> | undefined;
   private readonly receipt: Receipt;
   private readonly forget: (receipt: Receipt) => Promise<void>;
 
   constructor(file: FileHandle, receipt: Receipt, forget: (receipt: Receipt) => Promise<void>) {
     this.file = file;
+    this.writer = new FileWriter(file);
     this.receipt = receipt;
     this.forget = forget;
   }
 
   async write(chunk: Uint8Array): Promise<void> {
-    let rest = chunk;
-    while (rest.length > 0) {
-      const { bytesWritten } = await guard(this.file.write(rest));
-      rest = rest.subarray(bytesWritten);
-    }
+    await guard(this.writer.write(chunk));
     this.receipt.size += chunk.length;
   }
 
   async seal(): Promise<Receipt> {
+    await guard(this.writer.end());
     await guard(this.file.datasync());
-    await this.file.close();
+    await this.close();
     return { ...this.receipt };
   }
 
   async discard(): Promise<void> {
-    await this.file.close().catch(() => undefined);
+    await this.close().catch(() => undefined);
     await this.forget(this.receipt);
+  }
+
+  private close(): Promise<void> {
+    this.closed ??= this.writer.close();
+    return this.closed;
   }
 }
 
