@@ -21,9 +21,12 @@ export function createLogger(name: string, level: string): Logger {
  *
  * @param parent the pid of a parent to which there is no channel (see hidden_environment.ts).
  */
-export async function runProcess(open: () => ServerProcess, parent?: string): Promise<void> {
+export async function runProcess(
+  open: () => Promise<ServerProcess>,
+  parent?: string,
+): Promise<void> {
   try {
-    const server = open();
+    const server = await open();
     let closing = false;
     const close = async () => {
       if (closing) process.exit(1);

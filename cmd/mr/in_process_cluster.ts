@@ -37,8 +37,12 @@ export class InProcessCluster {
       MR_STORE_DIR: join(this.folder, "store"),
       MR_LOG_LEVEL: process.env.MR_LOG_LEVEL ?? "silent",
     };
-    const master = await this.open(new MasterProcess(masterConfig({ ...common, RPC_PORT: "0" })));
-    const proxy = await this.open(new ProxyProcess(proxyConfig({ ...common, HTTP_PORT: "0" })));
+    const master = await this.open(
+      await MasterProcess.open(masterConfig({ ...common, RPC_PORT: "0" })),
+    );
+    const proxy = await this.open(
+      await ProxyProcess.open(proxyConfig({ ...common, HTTP_PORT: "0" })),
+    );
     const worker = {
       ...scriptSettings(),
       ...common,
@@ -47,7 +51,7 @@ export class InProcessCluster {
       MR_WORKER_NAME: "here",
       MR_SCRATCH_DIR: join(this.folder, "scratch"),
     };
-    await this.open(new WorkerProcess(workerConfig(worker)));
+    await this.open(await WorkerProcess.open(workerConfig(worker)));
     const url = `http://${proxy}`;
     await this.ready(url);
     return url;

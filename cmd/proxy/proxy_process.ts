@@ -17,11 +17,15 @@ export class ProxyProcess implements ServerProcess {
   private readonly jobs: LeaderJobApi;
   private readonly server: Server;
 
-  constructor(config: ProxyConfig) {
+  static async open(config: ProxyConfig): Promise<ProxyProcess> {
+    return new ProxyProcess(config, await openCoordinator(config), await openStore(config));
+  }
+
+  private constructor(config: ProxyConfig, coordinator: Coordinator, store: ObjectStore) {
     this.config = config;
     this.logger = createLogger("proxy", config.MR_LOG_LEVEL);
-    this.coordinator = openCoordinator(config);
-    this.store = openStore(config);
+    this.coordinator = coordinator;
+    this.store = store;
     this.jobs = new LeaderJobApi(this.coordinator, config.MR_PATIENCE_MS);
     const app = createApp({
       jobs: this.jobs,

@@ -7,4 +7,4 @@ const { workerConfig } = await import("../common/config.ts");
 const { runProcess } = await import("../common/run_process.ts");
 const { WorkerProcess } = await import("./worker_process.ts");
 
-await runProcess(() => new WorkerProcess(workerConfig(env)), env.MR_PARENT_PID || undefined);
+await runProcess(() => WorkerProcess.open(workerConfig(env)), env.MR_PARENT_PID || undefined);

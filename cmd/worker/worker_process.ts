@@ -30,10 +30,14 @@ export class WorkerProcess implements ServerProcess {
   private readonly scratch: string;
   private worker: Worker | undefined;
 
-  constructor(config: WorkerConfig) {
+  static async open(config: WorkerConfig): Promise<WorkerProcess> {
+    return new WorkerProcess(config, await openStore(config));
+  }
+
+  private constructor(config: WorkerConfig, store: ObjectStore) {
     this.config = config;
     this.logger = createLogger("worker", config.MR_LOG_LEVEL);
-    this.store = openStore(config);
+    this.store = store;
     // A name for one life: after a restart it is another worker, with no attempts.
     this.id = `${config.MR_WORKER_NAME}-${randomBytes(4).toString("hex")}`;
     this.scratch = join(config.MR_SCRATCH_DIR, this.id);

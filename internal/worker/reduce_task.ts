@@ -39,7 +39,7 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   const { input } = context.assignment;
   if (input.kind !== "reduce") throw new MrError("internal", "not a reduce task");
   await failurePoint("worker.reduce.before-read");
-  const pairs = await openPairs(context, input);
+  const pairs = pairsOfReduce(context, input);
   const staged = await stagePart(context);
   return committed(staged, async () => {
     const part = partWriter(context, staged, context.contract.reduceOutput);
@@ -52,13 +52,15 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
   });
 }
 
-/** The pairs of a reduce task in order, from all map outputs. */
-export async function openPairs(
-  context: TaskContext,
-  input: ReduceTaskInput,
-): Promise<SortedPairs> {
-  const segments = await locateSegments(context, input);
-  return mergedPairs(segments, context.order, context.spill, input.keys);
+/** The pairs of a reduce task in order, from all map outputs; looked for when they are wanted. */
+export function pairsOfReduce(context: TaskContext, input: ReduceTaskInput): SortedPairs {
+  return {
+    async give(as, take, blockBytes) {
+      const segments = await locateSegments(context, input);
+      const pairs = mergedPairs(segments, context.order, context.spill, input.keys);
+      return pairs.give(as, take, blockBytes);
+    },
+  };
 }
 
 /** @returns how many pairs were reduced. */

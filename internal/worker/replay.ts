@@ -10,7 +10,7 @@ import { StderrLog } from "../streaming/stderr.ts";
 import { Scratch } from "./attempt_files.ts";
 import { combinerOfTask } from "./combine.ts";
 import { recordsOf, recordsOfSplit, runMapTask, runsOf } from "./map_task.ts";
-import { openPairs, runReduceTask } from "./reduce_task.ts";
+import { pairsOfReduce, runReduceTask } from "./reduce_task.ts";
 import {
   openContext,
   runScript,
@@ -121,7 +121,7 @@ async function spool(context: TaskContext, split: Split, file: FileHandle): Prom
     for await (const chunk of recordsOfSplit(context, split)) await write(chunk);
     return;
   }
-  const pairs = await openPairs(context, input);
+  const pairs = pairsOfReduce(context, input);
   await pairs.give(OUTPUT.lines, write);
 }
 
