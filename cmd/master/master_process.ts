@@ -23,11 +23,15 @@ export class MasterProcess implements ServerProcess {
   private readonly server: RpcServer;
   private serving = false;
 
-  constructor(config: MasterConfig) {
+  static async open(config: MasterConfig): Promise<MasterProcess> {
+    return new MasterProcess(config, await openCoordinator(config), await openStore(config));
+  }
+
+  private constructor(config: MasterConfig, coordinator: Coordinator, store: ObjectStore) {
     this.config = config;
     this.logger = createLogger("master", config.MR_LOG_LEVEL);
-    this.coordinator = openCoordinator(config);
-    this.store = openStore(config);
+    this.coordinator = coordinator;
+    this.store = store;
     this.master = new Master({
       coordinator: this.coordinator,
       store: this.store,
