@@ -91,7 +91,13 @@ export class Client {
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     let response: Response;
     try {
-      response = await fetch(`${this.server}${path}`, init);
+      const url = `${this.server}${path}`;
+      const isRead = init.method === undefined;
+      response = await fetch(url, init).catch((error) => {
+        // A connection that was kept may have been closed just now by the other side.
+        if (!isRead || init.signal?.aborted) throw error;
+        return fetch(url, init);
+      });
     } catch (error) {
       if (init.signal?.aborted) throw error;
       throw new ServerError(

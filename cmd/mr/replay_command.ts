@@ -5,7 +5,7 @@ import { z } from "zod";
 import { MrError } from "../../internal/model/errors.ts";
 import { isJobId, parseAttemptId, parseTaskId } from "../../internal/model/ids.ts";
 import { fileFault } from "../../internal/model/request_fields.ts";
-import { type Assignment, inputRangeSchema, segmentsSchema } from "../../internal/model/task.ts";
+import { type Assignment, inputRangeSchema, sourceSchema } from "../../internal/model/task.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
 import { Client, type JobJson, ServerError } from "./client.ts";
 import { printable } from "./format.ts";
@@ -115,7 +115,7 @@ const assignmentSchema = z.object({
     z.object({
       kind: z.literal("reduce"),
       partition: z.int(),
-      sources: z.array(segmentsSchema),
+      sources: z.array(sourceSchema),
       keys: z.object({ from: z.base64().optional(), to: z.base64().optional() }).optional(),
     }),
   ]),

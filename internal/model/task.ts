@@ -23,8 +23,19 @@ export const segmentsSchema = z.strictObject({
   indexOffset: z.int().min(0),
   /** Of the pairs, whatever their order: equal where two attempts made the same. */
   digest: z.string(),
+  /** How large each segment is (segment_sizes.ts). */
+  sizes: z.base64().max(1_000).default(""),
 });
 export type Segments = z.infer<typeof segmentsSchema>;
+
+/** A map output, and the part of it that one reduce task reads; without, its index tells. */
+export const sourceSchema = z.object({
+  object: z.string(),
+  size: z.int().min(0),
+  indexOffset: z.int().min(0),
+  at: z.object({ offset: z.int().min(0), bytes: z.int().min(0) }).optional(),
+});
+export type Source = z.infer<typeof sourceSchema>;
 
 /** A staged object, sealed but invisible; `token` is the backend's own. */
 export const receiptSchema = z.strictObject({
@@ -92,7 +103,7 @@ export interface TaskJob {
 export type TaskInput =
   /** `narrow`: the mapper has failed on this split; set the records at fault aside. */
   | { kind: "map"; split: Split; narrow: boolean }
-  | { kind: "reduce"; partition: number; sources: Segments[]; keys: KeyBounds | undefined };
+  | { kind: "reduce"; partition: number; sources: Source[]; keys: KeyBounds | undefined };
 
 /** The keys of a reduce task where they are spread by range: from <= key < to; undefined: no bound. */
 export interface KeyBounds {

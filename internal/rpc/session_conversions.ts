@@ -9,6 +9,7 @@ import type {
   KeyBounds,
   Receipt,
   Segments,
+  Source,
   TaskOutput,
   TaskStats,
 } from "../model/task.ts";
@@ -24,6 +25,7 @@ import {
   SessionRequestSchema,
   type SessionResponse,
   SessionResponseSchema,
+  type Source as SourceMessage,
   type TaskStats as StatsMessage,
 } from "./gen/mapreduce/v1/worker_pb.ts";
 
@@ -193,7 +195,7 @@ export function grantToWire({ attempt, job, input }: Assignment): object {
           case: "reduce",
           value: {
             partition: input.partition,
-            sources: input.sources.map(segmentsToWire),
+            sources: input.sources.map(sourceToWire),
             ...(input.keys === undefined ? {} : { keys: boundsToWire(input.keys) }),
           },
         };
@@ -242,7 +244,7 @@ export function grantFromWire(grant: Grant): Assignment {
         : {
             kind: "reduce",
             partition: task.value.partition,
-            sources: task.value.sources.map(segmentsFromWire),
+            sources: task.value.sources.map(sourceFromWire),
             keys: task.value.keys && boundsFromWire(task.value.keys),
           },
   };
@@ -292,16 +294,36 @@ function badFromWire(message: BadMessage | undefined): BadRecords | undefined {
 }
 
 function segmentsToWire(segments: Segments) {
-  const { object, size, indexOffset, digest } = segments;
-  return { object, size: big(size), indexOffset: big(indexOffset), digest };
+  const { object, size, indexOffset, digest, sizes } = segments;
+  return { object, size: big(size), indexOffset: big(indexOffset), digest, sizes };
 }
 
 function segmentsFromWire(message: SegmentsMessage): Segments {
-  const { object, size, indexOffset, digest } = message;
+  const { digest, sizes } = message;
+  if (digest.length > 100) throw refuse("a digest that is too long");
+  if (sizes.length > 1_000 || !/^[A-Za-z0-9+/]*={0,2}$/.test(sizes))
+    throw refuse("bad sizes of segments");
+  return { kind: "segments", ...placeFromWire(message), digest, sizes };
+}
+
+function placeFromWire({ object, size, indexOffset }: SegmentsMessage | SourceMessage) {
   const fault = blobNameFault(object);
   if (fault !== undefined) throw refuse(`a bad object name: ${fault}`);
-  if (digest.length > 100) throw refuse("a digest that is too long");
-  return { kind: "segments", object, size: Number(size), indexOffset: Number(indexOffset), digest };
+  return { object, size: Number(size), indexOffset: Number(indexOffset) };
+}
+
+function sourceToWire({ object, size, indexOffset, at }: Source) {
+  const place = { object, size: big(size), indexOffset: big(indexOffset) };
+  return at === undefined ? place : { ...place, offset: big(at.offset), bytes: big(at.bytes) };
+}
+
+function sourceFromWire(message: SourceMessage): Source {
+  const { offset, bytes } = message;
+  const at =
+    offset === undefined || bytes === undefined
+      ? undefined
+      : { offset: Number(offset), bytes: Number(bytes) };
+  return { ...placeFromWire(message), at };
 }
 
 function countersToWire(counters: Record<string, number>): Record<string, bigint> {

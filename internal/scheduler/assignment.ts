@@ -3,6 +3,7 @@ import { contractOf } from "../model/contract.ts";
 import type { AttemptId, TaskKind } from "../model/ids.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { JobRecord } from "../model/records.ts";
+import { locateSegment } from "../model/segment_sizes.ts";
 import type { Assignment, TaskPlan } from "../model/task.ts";
 import { badOutputOf, type Job, outputOf } from "./state.ts";
 
@@ -50,7 +51,13 @@ export function assignmentFrom(
         : {
             kind,
             partition: index,
-            sources: plan.sources,
+            sources: plan.sources.map(({ object, size, indexOffset, sizes }) => ({
+              object,
+              size,
+              indexOffset,
+              // Ranges of keys are not segments.
+              at: plan.cuts === undefined ? locateSegment(sizes, index) : undefined,
+            })),
             keys: plan.cuts && { from: key(index - 1), to: key(index) },
           },
   };

@@ -4,6 +4,7 @@ import { MrError } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
 import { isCompressed } from "../model/input_format.ts";
 import { CONTAINER } from "../model/names.ts";
+import { encodeSizes } from "../model/segment_sizes.ts";
 import {
   type BadRecords,
   type InputRange,
@@ -82,7 +83,9 @@ async function mapToSegments(context: TaskContext, input: MapInput): Promise<Tas
     await store.publish(receipt, context.signal);
     await failurePoint("worker.map.after-publish");
     const { size } = writer;
-    return { output: { kind: "segments", object, size, indexOffset, digest: sorter.digest }, bad };
+    const sizes = encodeSizes(writer.index.map(({ bytes }) => bytes));
+    const { digest } = sorter;
+    return { output: { kind: "segments", object, size, indexOffset, digest, sizes }, bad };
   });
 }
 

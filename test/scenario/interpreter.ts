@@ -190,7 +190,14 @@ export class ScenarioInterpreter {
       parsed === undefined ||
       (parsed.kind === "map" && job.reduce.tasks.length > 0)
     )
-      return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1, digest };
+      return {
+        kind: "segments",
+        object: mapOutputName(attempt),
+        size: 1,
+        indexOffset: 1,
+        digest,
+        sizes: "",
+      };
     const place = locationOf(outputOf(job.record));
     const name = joinName(place.prefix, partName(parsed.index));
     return { kind: "part", receipt: { container: place.container, name, size: 1, token: "t" } };

@@ -180,7 +180,14 @@ export class WorkerModel extends ProcessModel {
       // A mapper that is not deterministic may still make the same twice.
       const version = isSteady(job.name) ? 0 : this.scene.world.between(1, 3);
       const digest = `${name?.task}, version ${version}`;
-      return { kind: "segments", object: mapOutputName(attempt), size: 1, indexOffset: 1, digest };
+      return {
+        kind: "segments",
+        object: mapOutputName(attempt),
+        size: 1,
+        indexOffset: 1,
+        digest,
+        sizes: "",
+      };
     }
     return { kind: "part", receipt: receiptOf(job.output, partName(name?.index ?? 0), attempt) };
   }

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/worker.proto.
  */
 export const file_mapreduce_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIskBCg9BdHRlbXB0UHJvZ3Jlc3MSDwoHYXR0ZW1wdBgBIAEoCRIQCghieXRlc19pbhgCIAEoAxITCgtieXRlc190b3RhbBgDIAEoAxIOCgZzdGF0dXMYBCABKAkSPQoIY291bnRlcnMYBSADKAsyKy5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIpUBCglDb21wbGV0ZWQSDwoHYXR0ZW1wdBgBIAEoCRIoCgZvdXRwdXQYAiABKAsyGC5tYXByZWR1Y2UudjEuVGFza091dHB1dBImCgVzdGF0cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMSJQoDYmFkGAQgASgLMhgubWFwcmVkdWNlLnYxLkJhZFJlY29yZHMiPwoKQmFkUmVjb3JkcxIPCgdyZWNvcmRzGAEgASgDEiAKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydCJmCgpUYXNrT3V0cHV0EioKCHNlZ21lbnRzGAEgASgLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzSAASIgoEcGFydBgCIAEoCzISLm1hcHJlZHVjZS52MS5QYXJ0SABCCAoGb3V0cHV0Ik4KCFNlZ21lbnRzEg4KBm9iamVjdBgBIAEoCRIMCgRzaXplGAIgASgDEhQKDGluZGV4X29mZnNldBgDIAEoAxIOCgZkaWdlc3QYBCABKAkiRAoEUGFydBIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRzaXplGAMgASgDEg0KBXRva2VuGAQgASgJItQBCglUYXNrU3RhdHMSEgoKcmVjb3Jkc19pbhgBIAEoAxIQCghieXRlc19pbhgCIAEoAxITCgtyZWNvcmRzX291dBgDIAEoAxIRCglieXRlc19vdXQYBCABKAMSDwoHd2FsbF9tcxgFIAEoAxI3Cghjb3VudGVycxgGIAMoCzIlLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMuQ291bnRlcnNFbnRyeRovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiYQoGRmFpbGVkEg8KB2F0dGVtcHQYASABKAkSDQoFY2xhc3MYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIQCghsb2dfdGFpbBgEIAEoCRIUCgxsb3N0X291dHB1dHMYBSADKAkiCQoHR29vZGJ5ZSJACgdXZWxjb21lEg0KBWVwb2NoGAEgASgDEhQKDGhlYXJ0YmVhdF9tcxgCIAEoBRIQCghsZWFzZV9tcxgDIAEoBSIWCgdSZW5ld2VkEgsKA3NlcRgBIAEoAyKWAQoFR3JhbnQSDwoHYXR0ZW1wdBgBIAEoCRIiCgNqb2IYAiABKAsyFS5tYXByZWR1Y2UudjEuVGFza0pvYhIkCgNtYXAYAyABKAsyFS5tYXByZWR1Y2UudjEuTWFwVGFza0gAEioKBnJlZHVjZRgEIAEoCzIYLm1hcHJlZHVjZS52MS5SZWR1Y2VUYXNrSABCBgoEdGFzayKMBAoHVGFza0pvYhIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2NvbW1hbmQYAyABKAkSDQoFZmlsZXMYBCADKAkSKwoDZW52GAUgAygLMh4ubWFwcmVkdWNlLnYxLlRhc2tKb2IuRW52RW50cnkSLQoEY29uZhgGIAMoCzIfLm1hcHJlZHVjZS52MS5UYXNrSm9iLkNvbmZFbnRyeRIMCgRtYXBzGAcgASgFEg8KB3JlZHVjZXMYCCABKAUSDgoGb3V0cHV0GAkgASgJEjMKB3NjcmlwdHMYCiADKAsyIi5tYXByZWR1Y2UudjEuVGFza0pvYi5TY3JpcHRzRW50cnkSFwoPYmFkX3JlY29yZHNfbWF4GAsgASgFEhAKCGNvbWJpbmVyGAwgASgJEhMKC3BhcnRpdGlvbmVyGA0gASgJEhUKDW91dHB1dF9mb3JtYXQYDiABKAkSEwoLc29ydF92YWx1ZXMYDyABKAgSEgoKYmFkX291dHB1dBgQIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDFNjcmlwdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkMKB01hcFRhc2sSKAoGcmFuZ2VzGAEgAygLMhgubWFwcmVkdWNlLnYxLklucHV0UmFuZ2USDgoGbmFycm93GAIgASgIImgKCklucHV0UmFuZ2USEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEZXRhZxgDIAEoCRINCgVzdGFydBgEIAEoAxIOCgZsZW5ndGgYBSABKAMSDAoEc2l6ZRgGIAEoAyJvCgpSZWR1Y2VUYXNrEhEKCXBhcnRpdGlvbhgBIAEoBRInCgdzb3VyY2VzGAIgAygLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzEiUKBGtleXMYAyABKAsyFy5tYXByZWR1Y2UudjEuS2V5Qm91bmRzIj8KCUtleUJvdW5kcxIRCgRmcm9tGAEgASgMSACIAQESDwoCdG8YAiABKAxIAYgBAUIHCgVfZnJvbUIFCgNfdG8iKQoGUmV2b2tlEg8KB2F0dGVtcHQYASABKAkSDgoGcmVhc29uGAIgASgJIicKB1NldHRsZWQSDwoHYXR0ZW1wdBgBIAEoCRILCgN3b24YAiABKAgiBwoFRHJhaW4yWwoNV29ya2VyU2VydmljZRJKCgdTZXNzaW9uEhwubWFwcmVkdWNlLnYxLlNlc3Npb25SZXF1ZXN0Gh0ubWFwcmVkdWNlLnYxLlNlc3Npb25SZXNwb25zZSgBMAFiBnByb3RvMw");
+  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIskBCg9BdHRlbXB0UHJvZ3Jlc3MSDwoHYXR0ZW1wdBgBIAEoCRIQCghieXRlc19pbhgCIAEoAxITCgtieXRlc190b3RhbBgDIAEoAxIOCgZzdGF0dXMYBCABKAkSPQoIY291bnRlcnMYBSADKAsyKy5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIpUBCglDb21wbGV0ZWQSDwoHYXR0ZW1wdBgBIAEoCRIoCgZvdXRwdXQYAiABKAsyGC5tYXByZWR1Y2UudjEuVGFza091dHB1dBImCgVzdGF0cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMSJQoDYmFkGAQgASgLMhgubWFwcmVkdWNlLnYxLkJhZFJlY29yZHMiPwoKQmFkUmVjb3JkcxIPCgdyZWNvcmRzGAEgASgDEiAKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydCJmCgpUYXNrT3V0cHV0EioKCHNlZ21lbnRzGAEgASgLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzSAASIgoEcGFydBgCIAEoCzISLm1hcHJlZHVjZS52MS5QYXJ0SABCCAoGb3V0cHV0Il0KCFNlZ21lbnRzEg4KBm9iamVjdBgBIAEoCRIMCgRzaXplGAIgASgDEhQKDGluZGV4X29mZnNldBgDIAEoAxIOCgZkaWdlc3QYBCABKAkSDQoFc2l6ZXMYBSABKAkiegoGU291cmNlEg4KBm9iamVjdBgBIAEoCRIMCgRzaXplGAIgASgDEhQKDGluZGV4X29mZnNldBgDIAEoAxITCgZvZmZzZXQYBSABKANIAIgBARISCgVieXRlcxgGIAEoA0gBiAEBQgkKB19vZmZzZXRCCAoGX2J5dGVzIkQKBFBhcnQSEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEc2l6ZRgDIAEoAxINCgV0b2tlbhgEIAEoCSLUAQoJVGFza1N0YXRzEhIKCnJlY29yZHNfaW4YASABKAMSEAoIYnl0ZXNfaW4YAiABKAMSEwoLcmVjb3Jkc19vdXQYAyABKAMSEQoJYnl0ZXNfb3V0GAQgASgDEg8KB3dhbGxfbXMYBSABKAMSNwoIY291bnRlcnMYBiADKAsyJS5tYXByZWR1Y2UudjEuVGFza1N0YXRzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBImEKBkZhaWxlZBIPCgdhdHRlbXB0GAEgASgJEg0KBWNsYXNzGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEAoIbG9nX3RhaWwYBCABKAkSFAoMbG9zdF9vdXRwdXRzGAUgAygJIgkKB0dvb2RieWUiQAoHV2VsY29tZRINCgVlcG9jaBgBIAEoAxIUCgxoZWFydGJlYXRfbXMYAiABKAUSEAoIbGVhc2VfbXMYAyABKAUiFgoHUmVuZXdlZBILCgNzZXEYASABKAMilgEKBUdyYW50Eg8KB2F0dGVtcHQYASABKAkSIgoDam9iGAIgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISJAoDbWFwGAMgASgLMhUubWFwcmVkdWNlLnYxLk1hcFRhc2tIABIqCgZyZWR1Y2UYBCABKAsyGC5tYXByZWR1Y2UudjEuUmVkdWNlVGFza0gAQgYKBHRhc2sijAQKB1Rhc2tKb2ISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgASgJEg0KBWZpbGVzGAQgAygJEisKA2VudhgFIAMoCzIeLm1hcHJlZHVjZS52MS5UYXNrSm9iLkVudkVudHJ5Ei0KBGNvbmYYBiADKAsyHy5tYXByZWR1Y2UudjEuVGFza0pvYi5Db25mRW50cnkSDAoEbWFwcxgHIAEoBRIPCgdyZWR1Y2VzGAggASgFEg4KBm91dHB1dBgJIAEoCRIzCgdzY3JpcHRzGAogAygLMiIubWFwcmVkdWNlLnYxLlRhc2tKb2IuU2NyaXB0c0VudHJ5EhcKD2JhZF9yZWNvcmRzX21heBgLIAEoBRIQCghjb21iaW5lchgMIAEoCRITCgtwYXJ0aXRpb25lchgNIAEoCRIVCg1vdXRwdXRfZm9ybWF0GA4gASgJEhMKC3NvcnRfdmFsdWVzGA8gASgIEhIKCmJhZF9vdXRwdXQYECABKAkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARouCgxTY3JpcHRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDCgdNYXBUYXNrEigKBnJhbmdlcxgBIAMoCzIYLm1hcHJlZHVjZS52MS5JbnB1dFJhbmdlEg4KBm5hcnJvdxgCIAEoCCJoCgpJbnB1dFJhbmdlEhEKCWNvbnRhaW5lchgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBGV0YWcYAyABKAkSDQoFc3RhcnQYBCABKAMSDgoGbGVuZ3RoGAUgASgDEgwKBHNpemUYBiABKAMibQoKUmVkdWNlVGFzaxIRCglwYXJ0aXRpb24YASABKAUSJQoHc291cmNlcxgCIAMoCzIULm1hcHJlZHVjZS52MS5Tb3VyY2USJQoEa2V5cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5LZXlCb3VuZHMiPwoJS2V5Qm91bmRzEhEKBGZyb20YASABKAxIAIgBARIPCgJ0bxgCIAEoDEgBiAEBQgcKBV9mcm9tQgUKA190byIpCgZSZXZva2USDwoHYXR0ZW1wdBgBIAEoCRIOCgZyZWFzb24YAiABKAkiJwoHU2V0dGxlZBIPCgdhdHRlbXB0GAEgASgJEgsKA3dvbhgCIAEoCCIHCgVEcmFpbjJbCg1Xb3JrZXJTZXJ2aWNlEkoKB1Nlc3Npb24SHC5tYXByZWR1Y2UudjEuU2Vzc2lvblJlcXVlc3QaHS5tYXByZWR1Y2UudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message mapreduce.v1.SessionRequest
@@ -355,6 +355,13 @@ export type Segments = Message<"mapreduce.v1.Segments"> & {
    * @generated from field: string digest = 4;
    */
   digest: string;
+
+  /**
+   * The sizes of the segments: varints in base64; empty: only the index tells.
+   *
+   * @generated from field: string sizes = 5;
+   */
+  sizes: string;
 };
 
 /**
@@ -363,6 +370,47 @@ export type Segments = Message<"mapreduce.v1.Segments"> & {
  */
 export const SegmentsSchema: GenMessage<Segments> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_worker, 9);
+
+/**
+ * Source is what a reduce task reads of a map output.
+ *
+ * @generated from message mapreduce.v1.Source
+ */
+export type Source = Message<"mapreduce.v1.Source"> & {
+  /**
+   * @generated from field: string object = 1;
+   */
+  object: string;
+
+  /**
+   * @generated from field: int64 size = 2;
+   */
+  size: bigint;
+
+  /**
+   * @generated from field: int64 index_offset = 3;
+   */
+  indexOffset: bigint;
+
+  /**
+   * Its segment, if the leader knows it; else the index in the object tells.
+   *
+   * @generated from field: optional int64 offset = 5;
+   */
+  offset?: bigint | undefined;
+
+  /**
+   * @generated from field: optional int64 bytes = 6;
+   */
+  bytes?: bigint | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.Source.
+ * Use `create(SourceSchema)` to create a new message.
+ */
+export const SourceSchema: GenMessage<Source> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_worker, 10);
 
 /**
  * Part is a staged file of the result: invisible until the leader publishes it.
@@ -398,7 +446,7 @@ export type Part = Message<"mapreduce.v1.Part"> & {
  * Use `create(PartSchema)` to create a new message.
  */
 export const PartSchema: GenMessage<Part> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 10);
+  messageDesc(file_mapreduce_v1_worker, 11);
 
 /**
  * @generated from message mapreduce.v1.TaskStats
@@ -440,7 +488,7 @@ export type TaskStats = Message<"mapreduce.v1.TaskStats"> & {
  * Use `create(TaskStatsSchema)` to create a new message.
  */
 export const TaskStatsSchema: GenMessage<TaskStats> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 11);
+  messageDesc(file_mapreduce_v1_worker, 12);
 
 /**
  * @generated from message mapreduce.v1.Failed
@@ -481,7 +529,7 @@ export type Failed = Message<"mapreduce.v1.Failed"> & {
  * Use `create(FailedSchema)` to create a new message.
  */
 export const FailedSchema: GenMessage<Failed> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 12);
+  messageDesc(file_mapreduce_v1_worker, 13);
 
 /**
  * Goodbye is the last message of a worker that leaves in good order.
@@ -496,7 +544,7 @@ export type Goodbye = Message<"mapreduce.v1.Goodbye"> & {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 13);
+  messageDesc(file_mapreduce_v1_worker, 14);
 
 /**
  * @generated from message mapreduce.v1.Welcome
@@ -523,7 +571,7 @@ export type Welcome = Message<"mapreduce.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 14);
+  messageDesc(file_mapreduce_v1_worker, 15);
 
 /**
  * Renewed: the leases of the attempts in that heartbeat start anew.
@@ -542,7 +590,7 @@ export type Renewed = Message<"mapreduce.v1.Renewed"> & {
  * Use `create(RenewedSchema)` to create a new message.
  */
 export const RenewedSchema: GenMessage<Renewed> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 15);
+  messageDesc(file_mapreduce_v1_worker, 16);
 
 /**
  * @generated from message mapreduce.v1.Grant
@@ -581,7 +629,7 @@ export type Grant = Message<"mapreduce.v1.Grant"> & {
  * Use `create(GrantSchema)` to create a new message.
  */
 export const GrantSchema: GenMessage<Grant> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 16);
+  messageDesc(file_mapreduce_v1_worker, 17);
 
 /**
  * @generated from message mapreduce.v1.TaskJob
@@ -685,7 +733,7 @@ export type TaskJob = Message<"mapreduce.v1.TaskJob"> & {
  * Use `create(TaskJobSchema)` to create a new message.
  */
 export const TaskJobSchema: GenMessage<TaskJob> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 17);
+  messageDesc(file_mapreduce_v1_worker, 18);
 
 /**
  * @generated from message mapreduce.v1.MapTask
@@ -709,7 +757,7 @@ export type MapTask = Message<"mapreduce.v1.MapTask"> & {
  * Use `create(MapTaskSchema)` to create a new message.
  */
 export const MapTaskSchema: GenMessage<MapTask> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 18);
+  messageDesc(file_mapreduce_v1_worker, 19);
 
 /**
  * @generated from message mapreduce.v1.InputRange
@@ -751,7 +799,7 @@ export type InputRange = Message<"mapreduce.v1.InputRange"> & {
  * Use `create(InputRangeSchema)` to create a new message.
  */
 export const InputRangeSchema: GenMessage<InputRange> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 19);
+  messageDesc(file_mapreduce_v1_worker, 20);
 
 /**
  * @generated from message mapreduce.v1.ReduceTask
@@ -763,9 +811,9 @@ export type ReduceTask = Message<"mapreduce.v1.ReduceTask"> & {
   partition: number;
 
   /**
-   * @generated from field: repeated mapreduce.v1.Segments sources = 2;
+   * @generated from field: repeated mapreduce.v1.Source sources = 2;
    */
-  sources: Segments[];
+  sources: Source[];
 
   /**
    * Where keys are spread by range: those of this task.
@@ -780,7 +828,7 @@ export type ReduceTask = Message<"mapreduce.v1.ReduceTask"> & {
  * Use `create(ReduceTaskSchema)` to create a new message.
  */
 export const ReduceTaskSchema: GenMessage<ReduceTask> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 20);
+  messageDesc(file_mapreduce_v1_worker, 21);
 
 /**
  * KeyBounds: from <= key < to; absent: no bound.
@@ -804,7 +852,7 @@ export type KeyBounds = Message<"mapreduce.v1.KeyBounds"> & {
  * Use `create(KeyBoundsSchema)` to create a new message.
  */
 export const KeyBoundsSchema: GenMessage<KeyBounds> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 21);
+  messageDesc(file_mapreduce_v1_worker, 22);
 
 /**
  * @generated from message mapreduce.v1.Revoke
@@ -826,7 +874,7 @@ export type Revoke = Message<"mapreduce.v1.Revoke"> & {
  * Use `create(RevokeSchema)` to create a new message.
  */
 export const RevokeSchema: GenMessage<Revoke> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 22);
+  messageDesc(file_mapreduce_v1_worker, 23);
 
 /**
  * @generated from message mapreduce.v1.Settled
@@ -850,7 +898,7 @@ export type Settled = Message<"mapreduce.v1.Settled"> & {
  * Use `create(SettledSchema)` to create a new message.
  */
 export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 23);
+  messageDesc(file_mapreduce_v1_worker, 24);
 
 /**
  * Drain: the leader steps down in good order; keep running, find the next one.
@@ -865,7 +913,7 @@ export type Drain = Message<"mapreduce.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 24);
+  messageDesc(file_mapreduce_v1_worker, 25);
 
 /**
  * WorkerService is the one connection a worker has with the leader.
