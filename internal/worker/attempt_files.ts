@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isArchive, unpackArchive } from "../codec/unpack.ts";
 import { MrError } from "../model/errors.ts";
@@ -16,6 +17,9 @@ import { VirtualEnvCache } from "../streaming/virtual_env_cache.ts";
  *   own/spill/ATTEMPT            spilled runs, checksummed
  *   own/venv                     Python environments by what they hold
  *   own/cache                    scripts and files by version, checksummed
+ *
+ * What is done for every attempt is done at once, not by the thread pool: the local disk answers in
+ * microseconds, a turn through the pool takes ten times as long.
  */
 export class Scratch {
   private readonly root: string;
@@ -31,7 +35,7 @@ export class Scratch {
     this.virtualEnvs = new VirtualEnvCache(join(root, "own", "venv"));
   }
 
-  async openAttempt(attempt: AttemptId): Promise<AttemptFolder> {
+  openAttempt(attempt: AttemptId): AttemptFolder {
     const name = attempt.replaceAll("/", "_");
     const script = join(this.root, "scripts", name);
     const folder = {
@@ -42,19 +46,19 @@ export class Scratch {
       spill: join(this.root, "own", "spill", name),
     };
     for (const path of [...scriptFolders(folder), folder.spill])
-      await mkdir(path, { recursive: true });
+      mkdirSync(path, { recursive: true });
     return folder;
   }
 
   /** Empties the script's side: what an earlier run of it left behind is not there for the next. */
-  async renewScript(folder: AttemptFolder): Promise<void> {
-    await rm(folder.script, { recursive: true, force: true, maxRetries: 3 });
-    for (const path of scriptFolders(folder)) await mkdir(path, { recursive: true });
+  renewScript(folder: AttemptFolder): void {
+    rmSync(folder.script, { recursive: true, force: true, maxRetries: 3 });
+    for (const path of scriptFolders(folder)) mkdirSync(path, { recursive: true });
   }
 
-  async removeAttempt(folder: AttemptFolder): Promise<void> {
+  removeAttempt(folder: AttemptFolder): void {
     for (const path of [folder.script, folder.spill])
-      await rm(path, { recursive: true, force: true, maxRetries: 3 });
+      rmSync(path, { recursive: true, force: true, maxRetries: 3 });
   }
 
   /**
@@ -72,7 +76,7 @@ export class Scratch {
     const bytes = await this.read(name, etag, signal);
     const path = join(folder.work, link);
     // A copy: the script may write to its own file.
-    if (!isArchive(name)) return writeFile(path, bytes, { mode: 0o755 });
+    if (!isArchive(name)) return writeFileSync(path, bytes, { mode: 0o755 });
     const packed = join(folder.spill, `archive-${randomUUID()}`);
     await writeFile(packed, bytes, { mode: 0o600 });
     await mkdir(path);
@@ -86,8 +90,10 @@ export class Scratch {
       throw new MrError("internal", `no version of ${name} came with the task`);
     const id = digestOf(`${name} ${etag}`);
     const path = join(this.root, "own", "cache", id);
-    const cached = await readFile(path).catch(() => undefined);
-    if (cached !== undefined && digestOf(cached) === this.digests.get(id)) return cached;
+    if (this.digests.has(id)) {
+      const cached = readIfThere(path);
+      if (cached !== undefined && digestOf(cached) === this.digests.get(id)) return cached;
+    }
     const bytes = await this.download(name, etag, signal);
     this.digests.set(id, digestOf(bytes));
     const fresh = join(this.root, "own", "cache", `.${randomUUID()}`);
@@ -120,6 +126,14 @@ export interface AttemptFolder {
   /** TMPDIR of combiners: what runs beside the mapper is told apart by it. */
   combinerTemp: string;
   spill: string;
+}
+
+function readIfThere(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 function scriptFolders({ work, temp, combinerTemp }: AttemptFolder): string[] {

@@ -168,8 +168,9 @@ export class AttemptScripts {
   private async layOut(signal: AbortSignal, log: StderrLog): Promise<void> {
     const { folder, scratch } = this;
     const { command, combiner, files, scripts } = this.assignment.job;
+    // The attempt's folder is new at first.
+    if (this.laidOut) scratch.renewScript(folder);
     this.laidOut = true;
-    await scratch.renewScript(folder);
     for (const file of files) {
       const { name, link } = fileOf(file);
       await scratch.place(name, scripts[name], link, folder, signal);

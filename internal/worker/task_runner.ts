@@ -5,7 +5,7 @@ import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, attemptLogName, type Progress } from "../model/task.ts";
 import { StderrLog } from "../streaming/stderr.ts";
-import { Scratch } from "./attempt_files.ts";
+import { type AttemptFolder, Scratch } from "./attempt_files.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
 import {
@@ -34,8 +34,12 @@ export class TaskRunner {
       progress.counters = log.counters;
     });
     const startMs = performance.now();
-    const folder = await this.scratch.openAttempt(assignment.attempt).catch((error) => error);
-    if (folder instanceof Error) return failedResult("infra", messageOf(folder));
+    let folder: AttemptFolder;
+    try {
+      folder = this.scratch.openAttempt(assignment.attempt);
+    } catch (error) {
+      return failedResult("infra", messageOf(error));
+    }
     try {
       const { store, options, scratch } = this;
       const given = { assignment, store, options, scratch, folder, signal, progress, log };
@@ -56,7 +60,16 @@ export class TaskRunner {
       };
     } finally {
       if (!signal.aborted) await this.saveLog(assignment, log, signal);
-      await this.scratch.removeAttempt(folder).catch(() => undefined);
+      this.removeAttempt(folder);
+    }
+  }
+
+  /** Best effort: what cannot be removed now goes with the worker's folder. */
+  private removeAttempt(folder: AttemptFolder): void {
+    try {
+      this.scratch.removeAttempt(folder);
+    } catch {
+      // A process that was not killed in time may still write there.
     }
   }
 
