@@ -38,6 +38,17 @@ export function hashOf(start: usize, bytes: u32, seed: u32): u64 {
   return a ^ (a >> 29);
 }
 
+/** A hash of at most 16 bytes, zeros behind them; `lengths` tells those zeros from theirs. */
+// @ts-ignore: decorator
+@inline
+export function hashShort(bytes: v128, lengths: u64): u64 {
+  let a = (i64x2.extract_lane(bytes, 0) ^ lengths) * PRIME_A;
+  a ^= a >> 32;
+  a = (a ^ i64x2.extract_lane(bytes, 1)) * PRIME_B;
+  a ^= a >> 29;
+  return a * PRIME_A;
+}
+
 /** Whether two strings of one length, at least 1, are the same. */
 // @ts-ignore: decorator
 @inline

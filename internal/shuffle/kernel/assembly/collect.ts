@@ -7,7 +7,7 @@
  *
  * The tag is of the line's hash; once entries are partitioned it is the partition.
  */
-import { equalBytes, hashOf } from "./bytes";
+import { equalBytes, hashOf, hashShort } from "./bytes";
 
 export const ENTRY_HEAD: u32 = 16;
 /** What sorting takes for each entry, at worst (sort.ts). */
@@ -16,7 +16,13 @@ const SLOT_BYTES: u32 = 8;
 const TABLE_SLOTS_MIN: u32 = 1 << 12;
 const PROBE_RECORDS: u32 = 50_000;
 const LF: u8 = 10;
-const NONE: u32 = u32.MAX_VALUE;
+/** Counts are of 32 bits: so many lines and what one call may bring beyond. */
+const RECORDS_MAX: u32 = 1 << 31;
+const COUNTED_MAX: u32 = 1 << 30;
+/** Lines that fit one vector. */
+const SHORT: u32 = 16;
+// @ts-ignore: decorator
+@lazy const IOTA = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
 let arena: usize = 0;
 let arenaEnd: usize = 0;
@@ -27,6 +33,7 @@ let tableSlotsMax: u32 = 0;
 let entries: u32 = 0;
 let records: u32 = 0;
 let counting: bool = true;
+let probing: bool = true;
 let full: bool = false;
 let allRecords: u64 = 0;
 let allHashes: u64 = 0;
@@ -74,6 +81,7 @@ export function emptyArena(): void {
   entries = 0;
   records = 0;
   counting = true;
+  probing = true;
   full = false;
   tableSlots = min(TABLE_SLOTS_MIN, tableSlotsMax);
   memory.fill(table, 0, tableSlots * SLOT_BYTES);
@@ -111,33 +119,40 @@ export function addLines(start: usize, end: usize): usize {
   return plain ? addPlain(start, end) : addRewritten(start, end);
 }
 
+/**
+ * Where nothing is rewritten and lines are short, which is where the time goes: what changes stays in
+ * locals, and no branch depends on the length of a line.
+ */
 function addPlain(start: usize, end: usize): usize {
   const separator = load<u8>(from);
   const lfs = i8x16.splat(<i8>LF);
   const separators = i8x16.splat(<i8>separator);
   const fields = keyFields;
   let line = start;
+  let counted: u32 = 0;
+  let hashes: u64 = 0;
+  let slots = table;
+  let mask = counting ? tableSlots - 1 : 0;
   while (line < end) {
+    const first = v128.load(line);
+    let bytes = first;
     let at = line;
     let key: usize = 0;
     let left = fields;
     let stop: usize = 0;
-    while (at < end) {
-      const bytes = v128.load(at);
+    while (true) {
       const ends = <u32>i8x16.bitmask(i8x16.eq(bytes, lfs));
       if (key == 0) {
         let cuts = <u32>i8x16.bitmask(i8x16.eq(bytes, separators));
         // Below the first line end only; all, where there is none.
-        if (cuts != 0) {
-          cuts &= (ends & -ends) - 1;
-          while (cuts != 0) {
-            left -= 1;
-            if (left == 0) {
-              key = at + ctz(cuts);
-              break;
-            }
-            cuts &= cuts - 1;
+        cuts &= (ends & -ends) - 1;
+        while (cuts != 0) {
+          left -= 1;
+          if (left == 0) {
+            key = at + ctz(cuts);
+            break;
           }
+          cuts &= cuts - 1;
         }
       }
       if (ends != 0) {
@@ -145,22 +160,71 @@ function addPlain(start: usize, end: usize): usize {
         break;
       }
       at += 16;
+      if (at >= end) break;
+      bytes = v128.load(at);
     }
-    if (stop == 0 || stop >= end) return line;
-    if (key != 0) {
-      if (!insert(line, <u32>(stop - line), <u32>(key - line))) return line;
-    } else {
+    if (stop == 0 || stop >= end) break;
+    if (key == 0) {
       // The separator is always there, also before an empty value: it takes the line end's place.
       store<u8>(stop, separator);
       const taken = insert(line, <u32>(stop + 1 - line), <u32>(stop - line));
       if (!taken) {
         store<u8>(stop, LF);
-        return line;
+        break;
       }
+      mask = counting ? tableSlots - 1 : 0;
+    } else {
+      const size = <u32>(stop - line);
+      const keyBytes = <u32>(key - line);
+      if (size <= SHORT && mask != 0 && counted < COUNTED_MAX) {
+        const within = i8x16.lt_u(IOTA, i8x16.splat(<i8>size));
+        const short = v128.and(first, within);
+        const lengths = (<u64>size << 32) | keyBytes;
+        const hash = hashShort(short, lengths);
+        const tag = <u32>hash;
+        let place = tag & mask;
+        let entry: usize = 0;
+        while (true) {
+          const slot = slots + place * SLOT_BYTES;
+          entry = load<u32>(slot, 4);
+          if (entry == 0) break;
+          if (
+            load<u32>(slot) == tag &&
+            load<u64>(entry, 8) == lengths &&
+            !v128.any_true(
+              v128.and(v128.xor(v128.load(entry + ENTRY_HEAD), short), within),
+            )
+          )
+            break;
+          place = (place + 1) & mask;
+        }
+        if (entry != 0) {
+          store<u32>(entry, load<u32>(entry, 4) + 1, 4);
+          counted += 1;
+          hashes += hash;
+          line = stop + 1;
+          continue;
+        }
+      }
+      count(counted, hashes);
+      counted = 0;
+      hashes = 0;
+      if (!insert(line, size, keyBytes)) return line;
+      mask = counting ? tableSlots - 1 : 0;
     }
     line = stop + 1;
   }
+  count(counted, hashes);
   return line;
+}
+
+/** Lines that were there already. */
+// @ts-ignore: decorator
+@inline
+function count(lines: u32, hashes: u64): void {
+  records += lines;
+  allRecords += lines;
+  allHashes += hashes;
 }
 
 function addRewritten(start: usize, end: usize): usize {
@@ -208,15 +272,17 @@ function keyEnd(line: usize, stop: usize): usize {
 }
 
 /** Takes one line; false: there is no room. */
-// @ts-ignore: decorator
-@inline
 function insert(line: usize, bytes: u32, keyBytes: u32): bool {
   // No count runs over.
-  if (records == NONE) {
+  if (records >= RECORDS_MAX) {
     full = true;
     return false;
   }
-  const hash = hashOf(line, bytes, keyBytes);
+  let hash: u64;
+  if (bytes <= SHORT) {
+    const within = i8x16.lt_u(IOTA, i8x16.splat(<i8>bytes));
+    hash = hashShort(v128.and(v128.load(line), within), (<u64>bytes << 32) | keyBytes);
+  } else hash = hashOf(line, bytes, keyBytes);
   const tag = <u32>hash;
   let slot: usize = 0;
   if (counting) {
@@ -224,9 +290,7 @@ function insert(line: usize, bytes: u32, keyBytes: u32): bool {
     const entry = load<u32>(slot, 4);
     if (entry != 0) {
       store<u32>(entry, load<u32>(entry, 4) + 1, 4);
-      records += 1;
-      allRecords += 1;
-      allHashes += hash;
+      count(1, hash);
       return true;
     }
   }
@@ -234,8 +298,6 @@ function insert(line: usize, bytes: u32, keyBytes: u32): bool {
 }
 
 /** The slot of an equal line, or the free one where it belongs. */
-// @ts-ignore: decorator
-@inline
 function findSlot(line: usize, bytes: u32, keyBytes: u32, tag: u32): usize {
   const mask = tableSlots - 1;
   let at = tag & mask;
@@ -284,10 +346,11 @@ function append(line: usize, bytes: u32, keyBytes: u32, tag: u32, hash: u64, at:
       v128.store(used + ENTRY_HEAD + i, v128.load(line + i));
   used = end;
   entries += 1;
-  records += 1;
-  allRecords += 1;
-  allHashes += hash;
-  if (records == PROBE_RECORDS && entries > PROBE_RECORDS / 2) counting = false;
+  count(1, hash);
+  if (probing && records >= PROBE_RECORDS) {
+    probing = false;
+    counting = entries <= records / 2;
+  }
   return true;
 }
 
