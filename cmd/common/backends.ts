@@ -28,7 +28,8 @@ export async function openCoordinator(config: CoordinatorConfig): Promise<Coordi
   throw new ConfigError("set ETCD_ADDRESS (or MR_SQLITE_FILE, for one machine)");
 }
 
-export async function openStore(config: StorageConfig): Promise<ObjectStore> {
+/** @param blocking for a thread that keeps nobody waiting. */
+export async function openStore(config: StorageConfig, blocking = false): Promise<ObjectStore> {
   const connection = config.BLOB_CONNECTION ?? config.AZURE_STORAGE_CONNECTION_STRING;
   if (connection !== undefined) {
     const { AzureStore } = await import("../../internal/storage/azure/azure_store.ts");
@@ -36,7 +37,7 @@ export async function openStore(config: StorageConfig): Promise<ObjectStore> {
   }
   if (config.MR_STORE_DIR !== undefined) {
     const { LocalStore } = await import("../../internal/storage/local/local_store.ts");
-    return new LocalStore(config.MR_STORE_DIR);
+    return new LocalStore(config.MR_STORE_DIR, { blocking });
   }
   throw new ConfigError(
     "set BLOB_CONNECTION or AZURE_STORAGE_CONNECTION_STRING (or MR_STORE_DIR, for one machine)",

@@ -12,4 +12,4 @@ export interface SlotData {
 }
 
 const { storage, runner } = workerData as SlotData;
-serveSlot(new TaskRunner(await openStore(storage), runner));
+serveSlot(new TaskRunner(await openStore(storage, true), runner));

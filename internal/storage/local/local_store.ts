@@ -1,4 +1,4 @@
-import { constants } from "node:fs";
+import { constants, writeSync } from "node:fs";
 import {
   type FileHandle,
   link,
@@ -22,7 +22,7 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
-import { FileWriter, readFileRange } from "./file_chunks.ts";
+import { readChunks, readChunksBlocking } from "./file_chunks.ts";
 
 /**
  * The object store of one machine: a folder, in which a container is a
@@ -30,15 +30,18 @@ import { FileWriter, readFileRange } from "./file_chunks.ts";
  * container name) on the same file system, so that publishing is a rename.
  */
 const STAGING = ".staging";
-const READ_BYTES = 1024 * 1024;
+const READ_BYTES = 256 * 1024;
 
 export class LocalStore implements ObjectStore {
   readonly remote = false;
   private readonly root: string;
+  private readonly blocking: boolean;
   private serial = 0;
 
-  constructor(root: string) {
+  /** @param blocking data may be read and written at once: this thread keeps nobody waiting. */
+  constructor(root: string, { blocking = false } = {}) {
     this.root = root;
+    this.blocking = blocking;
   }
 
   async containers(): Promise<string[]> {
@@ -111,12 +114,12 @@ export class LocalStore implements ObjectStore {
       const end = Math.min(Number(found.size), start + (options.length ?? Number(found.size)));
       let rest = Math.max(0, end - start);
       const { chunkBytes = READ_BYTES, reuse = false } = options;
-      if (rest > 0)
-        for await (const chunk of readFileRange(file, start, end, { chunkBytes, reuse })) {
-          options.signal?.throwIfAborted();
-          rest -= chunk.length;
-          yield chunk;
-        }
+      const read = this.blocking && reuse ? readChunksBlocking : readChunks;
+      for await (const chunk of read(file, start, end, chunkBytes)) {
+        options.signal?.throwIfAborted();
+        rest -= chunk.length;
+        yield chunk;
+      }
       if (rest > 0) throw new MrError("changed", `${container}/${name} shrank while it was read`);
       // Written over in place, it would be another version now.
       if (options.etag !== undefined && etagOf(await file.stat({ bigint: true })) !== etag)
@@ -146,7 +149,8 @@ export class LocalStore implements ObjectStore {
     const token = `${owner}/${process.pid}-${this.serial}-${Date.now()}`;
     const path = this.staged(container, token);
     const file = await guard(withFolder(path, () => open(path, "wx")));
-    return new LocalStaged(file, { container, name, size: 0, token }, (r) => this.discard(r));
+    const receipt = { container, name, size: 0, token };
+    return new LocalStaged(file, receipt, this.blocking, (r) => this.discard(r));
   }
 
   async publish(receipt: Receipt): Promise<void> {
@@ -257,38 +261,44 @@ export class LocalStore implements ObjectStore {
 
 class LocalStaged implements StagedObject {
   private readonly file: FileHandle;
-  private readonly writer: FileWriter;
-  private closed: Promise<void> | undefined;
+  private readonly blocking: boolean;
   private readonly receipt: Receipt;
   private readonly forget: (receipt: Receipt) => Promise<void>;
 
-  constructor(file: FileHandle, receipt: Receipt, forget: (receipt: Receipt) => Promise<void>) {
+  constructor(
+    file: FileHandle,
+    receipt: Receipt,
+    blocking: boolean,
+    forget: (receipt: Receipt) => Promise<void>,
+  ) {
     this.file = file;
-    this.writer = new FileWriter(file);
+    this.blocking = blocking;
     this.receipt = receipt;
     this.forget = forget;
   }
 
   async write(chunk: Uint8Array): Promise<void> {
-    await guard(this.writer.write(chunk));
-    this.receipt.size += chunk.length;
+    for (let rest = chunk; rest.length > 0; ) {
+      const written = await guard(this.writeSome(rest));
+      rest = rest.subarray(written);
+      this.receipt.size += written;
+    }
   }
 
   async seal(): Promise<Receipt> {
-    await guard(this.writer.end());
     await guard(this.file.datasync());
-    await this.close();
+    await this.file.close();
     return { ...this.receipt };
   }
 
   async discard(): Promise<void> {
-    await this.close().catch(() => undefined);
+    await this.file.close().catch(() => undefined);
     await this.forget(this.receipt);
   }
 
-  private close(): Promise<void> {
-    this.closed ??= this.writer.close();
-    return this.closed;
+  private async writeSome(bytes: Uint8Array): Promise<number> {
+    if (this.blocking) return writeSync(this.file.fd, bytes);
+    return (await this.file.write(bytes)).bytesWritten;
   }
 }
 
