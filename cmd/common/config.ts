@@ -58,7 +58,7 @@ const workerSchema = z.object({
     .regex(/^[A-Za-z0-9][A-Za-z0-9.-]{0,99}$/)
     .default(hostname()),
   MR_SLOTS: z.coerce.number().int().min(1).max(1_000).default(availableParallelism()),
-  MR_SORT_MB: z.coerce.number().int().min(1).max(4_096).default(64),
+  MR_SORT_MB: z.coerce.number().int().min(1).max(2_047).default(128),
   MR_LINE_MB: z.coerce.number().int().min(1).max(1_024).default(256),
   MR_SCRATCH_DIR: text.default(join(tmpdir(), "mr-worker")),
   /** 0: running attempts are handed back at once. */

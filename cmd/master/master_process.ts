@@ -5,6 +5,7 @@ import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
 import { RpcServer } from "../../internal/rpc/server.ts";
 import { masterRoutes } from "../../internal/rpc/services.ts";
+import { SessionServer } from "../../internal/rpc/session_server.ts";
 import { DEFAULT_SCHEDULER_CONFIG } from "../../internal/scheduler/state.ts";
 import { openCoordinator, openStore } from "../common/backends.ts";
 import type { MasterConfig } from "../common/config.ts";
@@ -50,6 +51,7 @@ export class MasterProcess implements ServerProcess {
         locator: this.master,
         serving: () => this.serving,
       }),
+      sessions: new SessionServer(this.master),
       pingIntervalMs: PING_INTERVAL_MS,
       pingTimeoutMs: PING_TIMEOUT_MS,
     });

@@ -1,0 +1,79 @@
+/**
+ * The data plane against the floor, against the shell and against others, on two processors: `npm run bench`.
+ * Contestants take turns; what counts is the median of each round's ratio, of results that were found right.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { scratchFolder } from "../support/processes.ts";
+import type { CaseResult } from "./data_plane/bench_case.ts";
+import { CASES } from "./data_plane/cases/all.ts";
+import { DataFolder } from "./data_plane/data_folder.ts";
+import { pinTo } from "./data_plane/processors.ts";
+import { jsonOf, summaryOf, tableOf } from "./data_plane/report.ts";
+import { runCase } from "./data_plane/run_case.ts";
+import { canonicalScripts } from "./data_plane/scripts.ts";
+import { parseSettings, type Settings, USAGE } from "./data_plane/settings.ts";
+
+const USAGE_ERROR = 2;
+const INTERRUPTED = 130;
+
+function chosen(only: string[]) {
+  const unknown = only.find((name) => !CASES.some((one) => one.name.startsWith(name)));
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: no such case; --list names them`);
+  return CASES.filter(({ name }) => only.length === 0 || only.some((one) => name.startsWith(one)));
+}
+
+function say(line: string): void {
+  process.stderr.write(`bench: ${line}\n`);
+}
+
+async function run(settings: Settings, cpus: number[]): Promise<void> {
+  // The longest paths first: what a scope leaves behind is removed when the process ends.
+  await using scratch = await scratchFolder("bench");
+  const dataPath = settings.keepData ? resolve(settings.keepData) : join(scratch.path, "data");
+  const scriptsPath = join(scratch.path, "scripts");
+  for (const path of [dataPath, scriptsPath]) mkdirSync(path, { recursive: true });
+  const site = {
+    sizes: settings.sizes,
+    data: new DataFolder(dataPath, say),
+    scripts: await canonicalScripts(scriptsPath),
+  };
+  const results: CaseResult[] = [];
+  for (const one of chosen(settings.only)) {
+    const result = await runCase(one, site, cpus, say);
+    results.push(result);
+    process.stdout.write(tableOf(result));
+    if (settings.json) writeFileSync(settings.json, jsonOf(results, settings, cpus));
+  }
+  process.stdout.write(summaryOf(results, settings.quick));
+}
+
+async function main(): Promise<number> {
+  let settings: Settings;
+  try {
+    settings = parseSettings(process.argv.slice(2));
+    chosen(settings.only);
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${USAGE}`);
+    return USAGE_ERROR;
+  }
+  if (settings.help || settings.list) {
+    process.stdout.write(settings.help ? USAGE : CASES.map(({ name }) => `${name}\n`).join(""));
+    return 0;
+  }
+  const cpus = pinTo(settings.cpus);
+  // Unbuffered, a mapper takes four times as long.
+  delete process.env.PYTHONUNBUFFERED;
+  // Scopes do not end then, but what must not stay is known to the end of the process.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(signal, () => process.exit(INTERRUPTED));
+  try {
+    await run(settings, cpus);
+    return 0;
+  } catch (error) {
+    process.stderr.write(`bench: ${(error as Error).message}\n`);
+    return 1;
+  }
+}
+
+process.exitCode = await main();
