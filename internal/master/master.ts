@@ -11,10 +11,11 @@ import type { Logger } from "../model/logger.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { WorkerLink, WorkerListener, WorkerSessions } from "../model/session.ts";
 import type { Assignment } from "../model/task.ts";
-import { assignmentFrom } from "../scheduler/assignment.ts";
-import { recover } from "../scheduler/recover.ts";
+import { assignmentFrom, taskJobFrom } from "../scheduler/assignment.ts";
+import { Recovery } from "../scheduler/recover.ts";
 import type { SchedulerConfig } from "../scheduler/state.ts";
 import { checkAgainstStorage } from "./admission.ts";
+import { EarlySession } from "./early_session.ts";
 import { LeaderTerm } from "./leader_term.ts";
 
 export interface MasterOptions {
@@ -25,6 +26,8 @@ export interface MasterOptions {
 }
 
 const RETRY_MS = 500;
+/** For so long an answer of the coordinator's is passed on to others that ask. */
+const LEADER_FRESH_MS = 100;
 
 /**
  * One of several masters. Modes, and what ends them:
@@ -37,6 +40,9 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
   private readonly stopping = new AbortController();
   private term: LeaderTerm | undefined;
   private running: Promise<void> | undefined;
+  /** Sessions that wait for the term to begin; defined while this master takes over. */
+  private early: EarlySession[] | undefined;
+  private asked: { atMs: number; leader: Promise<LeaderRecord | undefined> } | undefined;
 
   constructor(options: MasterOptions) {
     this.options = options;
@@ -65,22 +71,29 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     const { coordinator, logger, scheduler, store } = this.options;
     const leadership = await coordinator.campaign(self, this.stopping.signal);
     const startMs = performance.now();
+    const early: EarlySession[] = [];
+    this.early = early;
     try {
-      const records: { key: string; value: string }[] = [];
+      const recovery = new Recovery();
+      let records = 0;
       for (const prefix of ["job/", "worker/"])
-        for await (const record of coordinator.list(prefix)) records.push(record);
+        for await (const record of coordinator.list(prefix)) {
+          recovery.read(record);
+          records += 1;
+        }
       await failurePoint("master.takeover.read");
       const at = { atMs: performance.now(), wallMs: Date.now() };
-      const { state, commands } = recover(scheduler, leadership.epoch, records, at);
+      const { state, commands } = recovery.finish(scheduler, leadership.epoch, at);
       this.term = new LeaderTerm({ leadership, state, commands, store, logger });
       const tookMs = Math.round(performance.now() - startMs);
-      logger.info(
-        { epoch: leadership.epoch, records: records.length, jobs: state.jobs.size, tookMs },
-        "leading",
-      );
+      logger.info({ epoch: leadership.epoch, records, jobs: state.jobs.size, tookMs }, "leading");
+      for (const session of early) session.begin(this.term);
     } catch (error) {
+      for (const session of early) session.giveUp();
       await leadership.resign();
       throw error;
+    } finally {
+      this.early = undefined;
     }
     // Told to stop while it took over: what began must still be handed on.
     if (this.stopping.signal.aborted) await this.term.handOver();
@@ -88,8 +101,12 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     this.term = undefined;
   }
 
+  /** As of a moment ago: when a leader dies, all its workers ask at once, and again. */
   async leader(): Promise<LeaderRecord | undefined> {
-    return this.options.coordinator.leader();
+    const nowMs = performance.now();
+    if (this.asked === undefined || nowMs - this.asked.atMs > LEADER_FRESH_MS)
+      this.asked = { atMs: nowMs, leader: this.options.coordinator.leader() };
+    return this.asked.leader;
   }
 
   /** The present term. @throws MrError `unavailable`, saying who leads instead. */
@@ -105,8 +122,11 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
   }
 
   attach(link: WorkerLink): WorkerListener {
-    if (this.term === undefined) throw new MrError("unavailable", "this master does not lead");
-    return this.term.attach(link);
+    if (this.term !== undefined) return this.term.attach(link);
+    if (this.early === undefined) throw new MrError("unavailable", "this master does not lead");
+    const session = new EarlySession(link);
+    this.early.push(session);
+    return session;
   }
 
   async submit(
@@ -160,7 +180,7 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
       throw new MrError("not_found", `job ${name.job} has no task ${name.task}`);
     if (kind === "reduce" && plan.sources.length < plan.maps)
       throw new MrError("conflict", `the map tasks of job ${name.job} are not all done`);
-    return assignmentFrom(record, plan, name, attempt);
+    return assignmentFrom(taskJobFrom(record, plan, kind), plan, name, attempt);
   }
 
   async workers(): Promise<WorkerView[]> {

@@ -20,8 +20,12 @@ export function jobId(wallMs: number, random: string): JobId {
   return `${stamp}-${random}`;
 }
 
+const JOB = /\d{8}-\d{6}-[a-z0-9]{6}(?:\.[1-9]\d{0,2})?/;
+const WHOLE_JOB = new RegExp(`^${JOB.source}$`);
+const ATTEMPT = new RegExp(`^(${JOB.source})/([mr]-\\d{5})/(\\d+-\\d+)$`);
+
 export function isJobId(text: string): boolean {
-  return /^\d{8}-\d{6}-[a-z0-9]{6}(\.[1-9]\d{0,2})?$/.test(text);
+  return WHOLE_JOB.test(text);
 }
 
 /** @param step from 0. */
@@ -59,12 +63,11 @@ export interface AttemptName {
 }
 
 export function parseAttemptId(text: AttemptId): AttemptName | undefined {
-  const [job, task, attempt, ...rest] = text.split("/");
-  if (job === undefined || task === undefined || attempt === undefined || rest.length > 0)
-    return undefined;
-  const parsed = parseTaskId(task);
-  if (parsed === undefined || !isJobId(job) || !/^\d+-\d+$/.test(attempt)) return undefined;
-  return { job, task, kind: parsed.kind, index: parsed.index, attempt };
+  const match = ATTEMPT.exec(text);
+  if (match === null) return undefined;
+  const [, job = "", task = "", attempt = ""] = match;
+  const kind = task.startsWith("m") ? "map" : "reduce";
+  return { job, task, kind, index: Number(task.slice(2)), attempt };
 }
 
 /** part-00000: the name Hadoop gives the result of one task, with its compression's ending. */

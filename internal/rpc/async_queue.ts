@@ -19,20 +19,25 @@ export class AsyncQueue<T> implements AsyncIterable<T> {
     this.wake?.();
   }
 
-  async *[Symbol.asyncIterator](): AsyncIterator<T> {
-    while (true) {
-      const items = this.items;
-      this.items = [];
-      yield* items;
-      if (this.items.length > 0) continue;
-      if (this.closed) {
-        if (this.failure !== undefined) throw this.failure;
-        return;
+  [Symbol.asyncIterator](): AsyncIterator<T> {
+    let taken: T[] = [];
+    let at = 0;
+    const next = async (): Promise<IteratorResult<T>> => {
+      while (true) {
+        if (at < taken.length) return { value: taken[at++] as T, done: false };
+        taken = this.items;
+        this.items = [];
+        at = 0;
+        if (taken.length > 0) continue;
+        if (this.closed) break;
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+        this.wake = undefined;
       }
-      await new Promise<void>((resolve) => {
-        this.wake = resolve;
-      });
-      this.wake = undefined;
-    }
+      if (this.failure !== undefined) throw this.failure;
+      return { value: undefined, done: true };
+    };
+    return { next };
   }
 }

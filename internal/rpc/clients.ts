@@ -1,13 +1,12 @@
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import type { LeaderRecord } from "../model/coordinator.ts";
-import { MrError } from "../model/errors.ts";
+import { MrError, messageOf } from "../model/errors.ts";
 import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
-import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import type { Assignment } from "../model/task.ts";
-import { AsyncQueue } from "./async_queue.ts";
 import {
   jobFromMessage,
   specToMessage,
@@ -15,16 +14,13 @@ import {
   workerFromMessage,
 } from "./conversions.ts";
 import { fromConnectError } from "./errors.ts";
-import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
+import { ClusterService, GetLeaderResponseSchema } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { JobService } from "./gen/mapreduce/v1/job_pb.ts";
-import { type SessionRequest, WorkerService } from "./gen/mapreduce/v1/worker_pb.ts";
-import {
-  grantFromWire,
-  masterMessageFromWire,
-  workerMessageToWire,
-} from "./session_conversions.ts";
+import { grantFromWire } from "./session_conversions.ts";
 
 const CALL_MS = 10_000;
+const ASK_MS = 3_000;
+const LEADER_PATH = `/${ClusterService.typeName}/${ClusterService.method.getLeader.name}`;
 const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
 /** One HTTP/2 connection to one master, with pings: a peer that stands still is noticed. */
@@ -32,7 +28,6 @@ export class MasterConnection {
   private readonly sessions: Http2SessionManager;
   readonly jobs: Client<typeof JobService>;
   readonly cluster: Client<typeof ClusterService>;
-  readonly workers: Client<typeof WorkerService>;
 
   /** @param address HOST:PORT */
   constructor(address: string) {
@@ -49,7 +44,6 @@ export class MasterConnection {
     });
     this.jobs = createClient(JobService, transport);
     this.cluster = createClient(ClusterService, transport);
-    this.workers = createClient(WorkerService, transport);
   }
 
   close(): void {
@@ -57,17 +51,29 @@ export class MasterConnection {
   }
 }
 
-/** Asks a master who leads. @throws MrError `unavailable` */
-export async function askLeader(connection: MasterConnection): Promise<LeaderRecord> {
-  return call(async () => {
-    const answer = await connection.cluster.getLeader({}, { timeoutMs: 3_000 });
-    return {
-      id: answer.id,
-      address: answer.address,
-      epoch: Number(answer.epoch),
-      pid: answer.pid,
-    };
-  });
+/**
+ * Asks a master who leads: by Connect's plain POST, on a connection that is kept for the next
+ * question. When a leader dies, all workers ask at once, and again until there is another.
+ * @param address HOST:PORT
+ * @throws MrError `unavailable`
+ */
+export async function askLeader(address: string): Promise<LeaderRecord> {
+  try {
+    const response = await fetch(`http://${address}${LEADER_PATH}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: "{}",
+      signal: AbortSignal.timeout(ASK_MS),
+    });
+    const answer = (await response.json()) as JsonObject;
+    if (!response.ok) throw new MrError("unavailable", String(answer.message));
+    const { id, address: place, epoch, pid } = fromJson(GetLeaderResponseSchema, answer);
+    return { id, address: place, epoch: Number(epoch), pid };
+  } catch (cause) {
+    if (cause instanceof MrError) throw cause;
+    const { cause: deeper } = cause as Error;
+    throw new MrError("unavailable", messageOf(deeper ?? cause), { cause });
+  }
 }
 
 /** The leader's JobApi, through RPC. */
@@ -151,41 +157,5 @@ async function call<T>(body: () => Promise<T>): Promise<T> {
     return await body();
   } catch (error) {
     throw fromConnectError(error);
-  }
-}
-
-/** A worker's side of one session. */
-export class WorkerStream {
-  private readonly outgoing = new AsyncQueue<SessionRequest>();
-  private readonly end = new AbortController();
-  private readonly connection: MasterConnection;
-
-  constructor(connection: MasterConnection) {
-    this.connection = connection;
-  }
-
-  send(message: WorkerMessage): void {
-    this.outgoing.push(workerMessageToWire(message));
-  }
-
-  /** What the leader says, until the stream ends; throws MrError when it breaks. */
-  async *messages(): AsyncIterable<MasterMessage> {
-    const { signal } = this.end;
-    try {
-      for await (const response of this.connection.workers.session(this.outgoing, { signal }))
-        yield masterMessageFromWire(response);
-    } catch (error) {
-      if (!signal.aborted) throw fromConnectError(error);
-    }
-  }
-
-  /** Ends after what was said has gone out. */
-  close(): void {
-    this.outgoing.close();
-  }
-
-  abort(): void {
-    this.outgoing.close();
-    this.end.abort(new MrError("aborted", "the session was given up"));
   }
 }

@@ -1,7 +1,8 @@
 import { lookup } from "node:dns/promises";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { LeaderDialer, LeaderStream } from "../model/session.ts";
-import { askLeader, MasterConnection, WorkerStream } from "./clients.ts";
+import { askLeader } from "./clients.ts";
+import { WorkerStream } from "./worker_stream.ts";
 
 /**
  * Finds the leader by asking the masters, and dials its own address: behind a
@@ -18,15 +19,11 @@ export class MasterDialer implements LeaderDialer {
   async dial(): Promise<LeaderStream> {
     const faults: string[] = [];
     for (const address of await this.addresses(faults)) {
-      const asked = new MasterConnection(address);
       try {
-        const leader = await askLeader(asked);
-        const connection = new MasterConnection(leader.address);
-        return new DialedStream(connection);
+        const leader = await askLeader(address);
+        return new WorkerStream(leader.address);
       } catch (error) {
         faults.push(`${address}: ${messageOf(error)}`);
-      } finally {
-        asked.close();
       }
     }
     throw new MrError("unavailable", `no master knows the leader (${faults.join("; ")})`);
@@ -48,23 +45,5 @@ export class MasterDialer implements LeaderDialer {
     const list = [...found];
     const turn = Math.floor(Math.random() * list.length);
     return [...list.slice(turn), ...list.slice(0, turn)];
-  }
-}
-
-/** A stream that owns its connection. */
-class DialedStream extends WorkerStream {
-  private readonly owned: MasterConnection;
-
-  constructor(connection: MasterConnection) {
-    super(connection);
-    this.owned = connection;
-  }
-
-  override async *messages() {
-    try {
-      yield* super.messages();
-    } finally {
-      this.owned.close();
-    }
   }
 }

@@ -3,13 +3,15 @@ import { createServer as createHttp2, type Http2Server, type ServerHttp2Session 
 import { createServer as createNet, type Server, type Socket } from "node:net";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { MESSAGE_BYTES_MAX, type SessionServer } from "./session_server.ts";
 
 /** The first bytes of every HTTP/2 connection without TLS. */
 const HTTP2_PREFACE = "PRI * HTTP/2";
-const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface RpcServerOptions {
   routes: (router: ConnectRouter) => void;
+  /** Served before all else, and without Connect. */
+  sessions: SessionServer;
   /** How often an HTTP/2 peer is asked for a sign of life, and how long it may take, in ms. */
   pingIntervalMs: number;
   pingTimeoutMs: number;
@@ -33,7 +35,9 @@ export class RpcServer {
       readMaxBytes: MESSAGE_BYTES_MAX,
     });
     this.http1 = createHttp1(handler);
-    this.http2 = createHttp2({}, handler);
+    this.http2 = createHttp2({}, (request, response) => {
+      if (!options.sessions.take(request, response)) handler(request, response);
+    });
     this.http2.on("session", (session) => this.supervise(session));
     this.http2.on("sessionError", () => undefined);
     this.net = createNet((socket) => this.dispatch(socket));
@@ -72,8 +76,14 @@ export class RpcServer {
   private supervise(session: ServerHttp2Session): void {
     this.sessions.add(session);
     let overdue: NodeJS.Timeout | undefined;
+    let heardBytes = 0;
     const timer = setInterval(() => {
       if (session.destroyed || overdue !== undefined) return;
+      // Whoever has spoken since the last look is alive: most workers, by their heartbeats.
+      const { bytesRead } = session.socket;
+      const spoke = bytesRead > heardBytes;
+      heardBytes = bytesRead;
+      if (spoke) return;
       overdue = setTimeout(() => session.destroy(), this.options.pingTimeoutMs);
       const pong = () => {
         clearTimeout(overdue);
@@ -99,6 +109,7 @@ export class RpcServer {
     for (const session of this.sessions) session.close();
     this.http1.closeIdleConnections();
     this.shutdown.abort();
+    this.options.sessions.close();
     const cut = setTimeout(() => {
       for (const session of this.sessions) session.destroy();
       for (const socket of this.sockets) socket.destroy();

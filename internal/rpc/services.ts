@@ -61,7 +61,7 @@ function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
     cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(id)) })),
     listTasks: guarded(async ({ id }) => ({ tasks: (await jobs.tasks(id)).map(taskToMessage) })),
     getAssignment: guarded(async ({ attempt }) => ({
-      grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt))),
+      grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt)) as never),
     })),
     async *watch({ id }, context) {
       try {

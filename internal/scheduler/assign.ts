@@ -1,5 +1,6 @@
 import { attemptId, taskId } from "../model/ids.ts";
-import { assignmentFrom, planOf } from "./assignment.ts";
+import type { TaskJob } from "../model/task.ts";
+import { assignmentFrom, planOf, taskJobFrom } from "./assignment.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
 import { currentPhase, type Job, type Phase, type State, type Task, type Worker } from "./state.ts";
@@ -17,14 +18,12 @@ export function credit(worker: Worker, atMs: number): number {
  * then the one with the fewest running attempts; among workers, in turn.
  */
 export function assignTasks(state: State, atMs: number, out: Command[]): void {
-  if (state.idle.size === 0) return;
-  const jobs = [...state.jobs.values()].filter((job) => (currentPhase(job)?.ready.length ?? 0) > 0);
-  if (jobs.length === 0) return;
+  if (state.idle.size === 0 || state.runnable.size === 0) return;
   const refused = new Set<Worker>();
-  while (state.idle.size > refused.size) {
+  while (state.idle.size > refused.size && state.runnable.size > 0) {
     const worker = nextWorker(state, atMs, refused);
     if (worker === undefined) return;
-    const found = nextTask(jobs, (task) => mayRun(state, task, worker, atMs));
+    const found = nextTask(state, (task) => mayRun(state, task, worker, atMs));
     if (found === undefined) {
       refused.add(worker);
       continue;
@@ -51,25 +50,38 @@ function nextWorker(state: State, atMs: number, refused: Set<Worker>): Worker | 
 
 /** A task goes back to a worker that failed it only when no other could take it now. */
 function mayRun(state: State, task: Task, worker: Worker, atMs: number): boolean {
-  if (!task.avoid.has(worker.info.id)) return true;
+  if (!task.avoid.includes(worker.info.id)) return true;
   for (const id of state.idle) {
     const other = state.workers.get(id);
-    if (other !== undefined && !task.avoid.has(id) && credit(other, atMs) > 0) return false;
+    if (other !== undefined && !task.avoid.includes(id) && credit(other, atMs) > 0) return false;
   }
   return true;
 }
 
 function nextTask(
-  jobs: Job[],
+  state: State,
   mayRun: (task: Task) => boolean,
 ): { job: Job; task: Task } | undefined {
-  const candidates = jobs.length === 1 ? jobs : jobs.toSorted(byFairness);
-  for (const job of candidates) {
+  const passed = new Set<Job>();
+  for (let job = fairest(state, passed); job !== undefined; job = fairest(state, passed)) {
     const phase = currentPhase(job);
     const task = phase && takeReady(phase, mayRun);
     if (task !== undefined) return { job, task };
+    passed.add(job);
   }
   return undefined;
+}
+
+/** Of the jobs with something to grant, the one whose turn it is; others are forgotten here. */
+function fairest(state: State, passed: Set<Job>): Job | undefined {
+  let best: Job | undefined;
+  for (const id of state.runnable) {
+    const job = state.jobs.get(id);
+    if (job === undefined || (currentPhase(job)?.ready.length ?? 0) === 0)
+      state.runnable.delete(id);
+    else if (!passed.has(job) && (best === undefined || byFairness(job, best) < 0)) best = job;
+  }
+  return best;
 }
 
 export function byFairness(a: Job, b: Job): number {
@@ -107,9 +119,10 @@ export function grant(
   const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
   openLease(state, job, task, worker, id, atMs);
   worker.grantsSent += 1;
-  const { record } = job;
+  const plan = planOf(job);
+  job.told[task.kind] ??= taskJobFrom(job.record, plan, task.kind);
   const narrow = task.kind === "map" && mayNarrow(job, task);
-  const assignment = assignmentFrom(record, planOf(job), task, id, narrow);
+  const assignment = assignmentFrom(job.told[task.kind] as TaskJob, plan, task, id, narrow);
   const message = { kind: "grant" as const, assignment };
   out.push({
     kind: "send",

@@ -17,7 +17,9 @@ import {
   badOutputOf,
   type Job,
   type LossReason,
+  makeReady,
   outputOf,
+  PENDING,
   type State,
   stateOf,
   type Task,
@@ -101,7 +103,7 @@ function win(
   writes.push({ key: name, value: JSON.stringify(done) });
   out.push({ kind: "put", writes });
   recordDone(job, phase, task, done);
-  for (const other of [...task.attempts]) revoke(state, other, "another attempt won", out);
+  for (const other of task.attempts) revoke(state, other, "another attempt won", out);
   send(worker, { kind: "settled", attempt, won: true }, out);
   out.push({ kind: "changed", job: job.record.id });
   if (job.badRecords > job.record.spec.max_bad_records) tooManyBad(state, job, at, out);
@@ -204,9 +206,9 @@ function endAttempt(
     return;
   }
   if (liveAttempts(state, task) > 0) return;
-  task.state = { kind: "pending" };
+  task.state = PENDING;
   const waitMs = backoffMs(state, task, reason.class);
-  if (waitMs === 0) phase.ready.unshift(task.index);
+  if (waitMs === 0) makeReady(state, job, phase, task.index, "first");
   else phase.delayed.push({ index: task.index, atMs: at.atMs + waitMs });
 }
 
@@ -221,12 +223,12 @@ function chargeTask(
   task.lastError = reason.message;
   if (reason.class === "infra") {
     task.infraFailures += 1;
-    task.avoid.add(attempt.worker);
+    avoid(task, attempt.worker);
     return;
   }
   job.attemptsFailed += 1;
   task.userFailures += 1;
-  task.avoid.add(attempt.worker);
+  avoid(task, attempt.worker);
   task.firstError ??= errorOf(attempt, reason);
   const id = taskId(task.kind, task.index);
   const fails: FailsRecord = {
@@ -237,6 +239,10 @@ function chargeTask(
     last: task.lastError,
   };
   out.push(put(key.fails(job.record.id, id), fails));
+}
+
+function avoid(task: Task, worker: string): void {
+  if (!task.avoid.includes(worker)) task.avoid = [...task.avoid, worker];
 }
 
 /** Undefined: try again. Otherwise why not ("" when the error says it all). */

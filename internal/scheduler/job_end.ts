@@ -22,10 +22,10 @@ export function endJob(
   const leftover = keysOf(job);
   out.push(put(key.report(job.record.id), report));
   job.stage = { kind: "ended", report, cleanup: "draining", leftover };
+  state.vacancy = true;
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks)
-      for (const id of [...task.attempts])
-        revoke(state, id, `the job was ended as ${end.state}`, out);
+      for (const id of task.attempts) revoke(state, id, `the job was ended as ${end.state}`, out);
   out.push({ kind: "changed", job: job.record.id });
   if (job.record.pipeline !== undefined) state.endedSteps.push(job.record.id);
   sweepIfDrained(state, job.record.id, out);
@@ -36,7 +36,7 @@ export function sweepIfDrained(state: State, id: JobId, out: Command[]): void {
   const job = state.jobs.get(id);
   if (job?.stage.kind !== "ended" || job.stage.cleanup !== "draining") return;
   for (const phase of [job.map, job.reduce])
-    for (const task of phase.tasks) if (task.attempts.size > 0) return;
+    for (const task of phase.tasks) if (task.attempts.length > 0) return;
   job.stage.cleanup = "sweeping";
   sweep(state, job, out);
 }

@@ -8,7 +8,15 @@ import { endJob } from "./job_end.ts";
 import { recordDone } from "./leases.ts";
 import { loseOutputs, winnersOf } from "./lost_outputs.ts";
 import { chunksOf, put, RANGES_PER_RECORD } from "./record_writes.ts";
-import { currentPhase, type Job, newPhase, outputOf, type Phase, type State } from "./state.ts";
+import {
+  currentPhase,
+  type Job,
+  makeReady,
+  newPhase,
+  outputOf,
+  type Phase,
+  type State,
+} from "./state.ts";
 
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
 type At = Pick<Event, "atMs" | "wallMs">;
@@ -24,7 +32,7 @@ export function planned(state: State, event: Of<"planned">, out: Command[]): voi
   const record = { maps, bytes: job.splitBytes, startedAtMs: job.startedAtMs };
   out.push(put(key.planned(event.job), record));
   job.stage = { kind: "map" };
-  queueAll(job.map);
+  queueAll(state, job, job.map);
   out.push({ kind: "changed", job: event.job });
   advance(state, job, event, out);
 }
@@ -53,8 +61,9 @@ function putPlan(job: Job, plan: Plan, out: Command[]): void {
   });
 }
 
-function queueAll(phase: Phase): void {
-  for (const task of phase.tasks) if (task.state.kind === "pending") phase.ready.push(task.index);
+function queueAll(state: State, job: Job, phase: Phase): void {
+  for (const task of phase.tasks)
+    if (task.state.kind === "pending") makeReady(state, job, phase, task.index, "last");
 }
 
 export function planFailed(state: State, event: Of<"plan-failed">, out: Command[]): void {
@@ -74,7 +83,7 @@ export function advance(state: State, job: Job, at: At, out: Command[]): void {
     job.stage = { kind: "reduce" };
     job.held = false; // Whoever still runs a reduce task was told to stop it.
     job.sources = segmentsOf(job);
-    queueAll(job.reduce);
+    queueAll(state, job, job.reduce);
     advance(state, job, at, out);
     return;
   }
@@ -119,11 +128,11 @@ export function beginCommit(job: Job, out: Command[]): void {
 }
 
 /** Ends a job's wait after a takeover: what is still pending may be granted. */
-export function release(job: Job): void {
+export function release(state: State, job: Job): void {
   const phase = currentPhase(job);
   if (!job.held || phase === undefined) return;
   job.held = false;
-  queueAll(phase);
+  queueAll(state, job, phase);
 }
 
 export function segmentsOf(job: Job): Segments[] {

@@ -54,6 +54,7 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
   state.order = record.order;
   const job = newJob(record);
   state.jobs.set(record.id, job);
+  state.vacancy = true;
   out.push(put(key.spec(record.id), record));
   const answer = { kind: "submitted" as const, job: viewJob(state, job), repeated: false };
   out.push({ kind: "reply", to: event.reply, answer });
@@ -119,6 +120,8 @@ function resolveFrom(state: State, spec: JobRecord["spec"]): JobRecord["spec"] |
 }
 
 export function startQueued(state: State, at: At, out: Command[]): void {
+  if (!state.vacancy) return;
+  state.vacancy = false;
   let active = 0;
   const queued: Job[] = [];
   // Pipelines take no place of their own: each gives its own to its step, which is visited next.

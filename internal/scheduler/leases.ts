@@ -7,7 +7,10 @@ import {
   type Attempt,
   currentPhase,
   type Job,
+  NONE,
+  PENDING,
   type Phase,
+  RUNNING,
   type State,
   type Task,
   type Worker,
@@ -22,8 +25,8 @@ export function openLease(
   id: AttemptId,
   atMs: number,
 ): void {
-  task.state = { kind: "running" };
-  task.attempts.add(id);
+  task.state = RUNNING;
+  task.attempts = [...task.attempts, id];
   job.running += 1;
   worker.attempts.add(id);
   state.attempts.set(id, {
@@ -49,7 +52,6 @@ export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord)
   phase.bytesIn += done.stats.bytesIn;
   phase.recordsIn += done.stats.recordsIn;
   phase.outputBytes += outputBytes(done);
-  phase.wallMs.splice(rankOf(phase.wallMs, done.stats.wallMs), 0, done.stats.wallMs);
   job.badRecords += done.bad?.records ?? 0;
   for (const [name, value] of Object.entries(done.stats.counters))
     if (job.counters.has(name) || job.counters.size < LIMIT.countersPerJob)
@@ -60,12 +62,11 @@ export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord)
 export function forgetDone(job: Job, phase: Phase, task: Task): void {
   if (task.state.kind !== "done") return;
   const { done } = task.state;
-  task.state = { kind: "pending" };
+  task.state = PENDING;
   phase.done -= 1;
   phase.bytesIn -= done.stats.bytesIn;
   phase.recordsIn -= done.stats.recordsIn;
   phase.outputBytes -= outputBytes(done);
-  phase.wallMs.splice(rankOf(phase.wallMs, done.stats.wallMs), 1);
   job.badRecords -= done.bad?.records ?? 0;
   for (const [name, value] of Object.entries(done.stats.counters))
     if (job.counters.has(name)) job.counters.set(name, addCounter(job.counters.get(name), -value));
@@ -73,17 +74,6 @@ export function forgetDone(job: Job, phase: Phase, task: Task): void {
 
 function outputBytes({ output }: DoneRecord): number {
   return output.kind === "segments" ? output.indexOffset : output.receipt.size;
-}
-
-/** Where a value stands, or belongs, in an ascending list. */
-function rankOf(list: number[], value: number): number {
-  let [low, high] = [0, list.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((list[middle] as number) < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /** Tells a live attempt's worker to stop it; the lease lives on until the worker says it is gone. */
@@ -122,7 +112,10 @@ export function removeAttempt(state: State, attempt: Attempt): void {
   if (job === undefined) return;
   if (!attempt.revoked) job.running -= 1;
   const phase = attempt.kind === "map" ? job.map : job.reduce;
-  phase.tasks[attempt.index]?.attempts.delete(attempt.id);
+  const task = phase.tasks[attempt.index];
+  if (task === undefined) return;
+  const others = task.attempts.filter((id) => id !== attempt.id);
+  task.attempts = others.length === 0 ? NONE : others;
 }
 
 /** The task of an attempt, if its job still plans to use it or has used it. */

@@ -13,7 +13,7 @@ import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { findTask, forgetDone, revoke } from "./leases.ts";
 import { deleteKeys } from "./record_writes.ts";
-import type { Job, State, Task } from "./state.ts";
+import { type Job, makeReady, PENDING, type State, type Task } from "./state.ts";
 
 type At = Pick<Event, "atMs" | "wallMs">;
 
@@ -43,7 +43,7 @@ export function loseOutputs(state: State, job: Job, lost: Task[], at: At, out: C
   const worst = Math.max(...lost.map((task) => task.infraFailures));
   if (worst >= state.config.infraFailuresMax) return end(`${worst} times`);
   returnToMap(state, job, out);
-  for (const task of lost) job.map.ready.push(task.index);
+  for (const task of lost) makeReady(state, job, job.map, task.index, "last");
   out.push({ kind: "changed", job: job.record.id });
 }
 
@@ -69,8 +69,8 @@ function returnToMap(state: State, job: Job, out: Command[]): void {
   job.reduce.ready = [];
   job.reduce.delayed = [];
   for (const task of job.reduce.tasks) {
-    for (const id of [...task.attempts]) revoke(state, id, "a map output was lost", out);
-    if (task.state.kind === "running") task.state = { kind: "pending" };
+    for (const id of task.attempts) revoke(state, id, "a map output was lost", out);
+    if (task.state.kind === "running") task.state = PENDING;
   }
 }
 

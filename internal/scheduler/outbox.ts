@@ -9,6 +9,13 @@ export interface Batch {
   effects: Effect[];
 }
 
+/** A step, or as much of it as fits one commit. */
+interface Sized {
+  commands: Command[];
+  records: number;
+  bytes: number;
+}
+
 /**
  * Group commit, kept pure: commands in, batches out, in order (E1).
  *
@@ -17,11 +24,13 @@ export interface Batch {
  *     holds (a plan, a sweep: these count only by a record that follows them).
  */
 export class Outbox {
-  private steps: Command[][] = [];
+  private steps: Sized[] = [];
 
   add(commands: Command[]): void {
     if (commands.length === 0) return;
-    for (const step of splitOversized(commands)) this.steps.push(step);
+    const whole = { commands, ...sizeOf(commands) };
+    if (fits(whole.records, whole.bytes)) this.steps.push(whole);
+    else for (const part of cut(commands)) this.steps.push(part);
   }
 
   get empty(): boolean {
@@ -36,13 +45,11 @@ export class Outbox {
     let bytes = 0;
     let taken = 0;
     for (const step of this.steps) {
-      const size = sizeOf(step);
-      const full =
-        writes.size + size.records > COMMIT_RECORDS_MAX || bytes + size.bytes > COMMIT_BYTES_MAX;
-      if (taken > 0 && size.records > 0 && full) break;
-      bytes += size.bytes;
+      if (taken > 0 && step.records > 0 && !fits(writes.size + step.records, bytes + step.bytes))
+        break;
+      bytes += step.bytes;
       taken += 1;
-      for (const command of step) {
+      for (const command of step.commands) {
         // One commit may name a key once: of two writes to it the later one counts.
         if (command.kind === "put")
           for (const write of command.writes) writes.set(write.key, write);
@@ -66,25 +73,23 @@ function sizeOf(step: Command[]): { records: number; bytes: number } {
   return { records, bytes };
 }
 
-/** Cuts a step with more puts than a commit holds into several. */
-function splitOversized(step: Command[]): Command[][] {
-  const { records, bytes } = sizeOf(step);
-  if (records <= COMMIT_RECORDS_MAX && bytes <= COMMIT_BYTES_MAX) return [step];
-  const parts: Command[][] = [];
-  let part: Command[] = [];
-  let size = { records: 0, bytes: 0 };
-  for (const command of step) {
-    const added = sizeOf([command]);
-    const full =
-      size.records + added.records > COMMIT_RECORDS_MAX ||
-      size.bytes + added.bytes > COMMIT_BYTES_MAX;
-    if (full && part.length > 0) {
+function fits(records: number, bytes: number): boolean {
+  return records <= COMMIT_RECORDS_MAX && bytes <= COMMIT_BYTES_MAX;
+}
+
+/** Makes several of a step with more puts than a commit holds. */
+function cut(commands: Command[]): Sized[] {
+  const parts: Sized[] = [];
+  let part: Sized = { commands: [], records: 0, bytes: 0 };
+  for (const command of commands) {
+    const { records, bytes } = sizeOf([command]);
+    if (part.commands.length > 0 && !fits(part.records + records, part.bytes + bytes)) {
       parts.push(part);
-      part = [];
-      size = { records: 0, bytes: 0 };
+      part = { commands: [], records: 0, bytes: 0 };
     }
-    part.push(command);
-    size = { records: size.records + added.records, bytes: size.bytes + added.bytes };
+    part.commands.push(command);
+    part.records += records;
+    part.bytes += bytes;
   }
   parts.push(part);
   return parts;

@@ -50,6 +50,7 @@ function beginStep(state: State, pipeline: Job, step: number, out: Command[]): v
     pipeline: { id: record.id, step, output: outputOf(record) },
   };
   state.jobs.set(id, newJob(child));
+  state.vacancy = true;
   pipeline.stage = { kind: "steps", current: id };
   out.push(put(key.spec(id), child));
   out.push({ kind: "changed", job: record.id });

@@ -18,7 +18,15 @@ import { endJob, sweep } from "./job_end.ts";
 import { beginCommit, cut, mustCut, publish, release, segmentsOf } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
 import { continuePipeline } from "./pipeline.ts";
-import { type Job, newJob, newPhase, newState, type SchedulerConfig, type State } from "./state.ts";
+import {
+  type Job,
+  newJob,
+  newPhase,
+  newState,
+  type SchedulerConfig,
+  type State,
+  type Worker,
+} from "./state.ts";
 import { isPipeline, stepsOf } from "./steps.ts";
 import { newWorker } from "./workers.ts";
 
@@ -43,19 +51,52 @@ interface Stored {
  * commands with which it takes up unfinished business. A record that cannot be
  * read fails its job, not the leader.
  */
+export class Recovery {
+  private readonly jobs = new Map<JobId, Stored>();
+  private readonly workers: Worker["info"][] = [];
+  private readonly texts = new Texts();
+
+  /** Each record as it comes: nobody needs room for all of them as text. */
+  read({ key, value }: { key: string; value: string }): void {
+    if (key.startsWith("job/")) readJobRecord(this.jobs, this.texts, key, value);
+    if (!key.startsWith("worker/")) return;
+    try {
+      this.workers.push(decodeRecord("worker", key, value));
+    } catch {
+      // Whoever it was will say hello again.
+    }
+  }
+
+  /** Once all have been read. */
+  finish(
+    config: SchedulerConfig,
+    epoch: number,
+    at: { atMs: number; wallMs: number },
+  ): { state: State; commands: Command[] } {
+    const state = newState(config, epoch);
+    for (const info of this.workers) expectWorker(state, info, at.atMs);
+    return { state, commands: takeUp(state, this.jobs, at) };
+  }
+}
+
+/** From records that are all there. */
 export function recover(
   config: SchedulerConfig,
   epoch: number,
   records: Iterable<{ key: string; value: string }>,
   at: { atMs: number; wallMs: number },
 ): { state: State; commands: Command[] } {
-  const state = newState(config, epoch);
+  const recovery = new Recovery();
+  for (const record of records) recovery.read(record);
+  return recovery.finish(config, epoch, at);
+}
+
+function takeUp(
+  state: State,
+  stored: Map<JobId, Stored>,
+  at: { atMs: number; wallMs: number },
+): Command[] {
   const out: Command[] = [];
-  const stored = new Map<JobId, Stored>();
-  for (const { key, value } of records) {
-    if (key.startsWith("worker/")) expectWorker(state, key, value, at.atMs);
-    else if (key.startsWith("job/")) readJobRecord(stored, key, value);
-  }
   const ordered = [...stored.entries()].toSorted(([, a], [, b]) => orderOf(a) - orderOf(b));
   for (const [, job] of ordered) recoverJob(state, job, at, out);
   state.endedSteps = [];
@@ -63,27 +104,46 @@ export function recover(
     if (isPipeline(job) && job.stage.kind !== "ended" && stepsOf(state, job).length > 0)
       continuePipeline(state, job, at, out);
   // Nobody can be running anything: no reason to wait.
-  if (state.hold === undefined) for (const job of state.jobs.values()) release(job);
-  return { state, commands: out };
+  if (state.hold === undefined) for (const job of state.jobs.values()) release(state, job);
+  return out;
 }
 
 function orderOf(stored: Stored): number {
   return stored.report?.record.order ?? stored.spec?.order ?? 0;
 }
 
-function expectWorker(state: State, key: string, value: string, atMs: number): void {
-  let info: Parameters<typeof newWorker>[0];
-  try {
-    info = decodeRecord("worker", key, value);
-  } catch {
-    return; // Whoever it was will say hello again.
-  }
+function expectWorker(state: State, info: Worker["info"], atMs: number): void {
   state.workers.set(info.id, newWorker(info));
   state.hold ??= { untilMs: atMs + state.config.leaseMs, expected: new Set() };
   state.hold.expected.add(info.id);
 }
 
-function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): void {
+/** What many records say alike is kept once. */
+class Texts {
+  private readonly known = new Map<string, string>();
+
+  same(text: string): string {
+    const known = this.known.get(text);
+    if (known === undefined) this.known.set(text, text);
+    return known ?? text;
+  }
+
+  ofDone(done: DoneRecord): DoneRecord {
+    done.worker = this.same(done.worker);
+    return done;
+  }
+
+  ofSplit(split: SplitRecord): SplitRecord {
+    for (const range of split.ranges) {
+      range.container = this.same(range.container);
+      range.name = this.same(range.name);
+      range.etag = this.same(range.etag);
+    }
+    return split;
+  }
+}
+
+function readJobRecord(all: Map<JobId, Stored>, texts: Texts, key: string, value: string): void {
   const [, id = "", kind = "", task = "", chunk = ""] = key.split("/");
   let job = all.get(id);
   if (job === undefined) {
@@ -103,14 +163,14 @@ function readJobRecord(all: Map<JobId, Stored>, key: string, value: string): voi
     else if (kind === "planned") job.planned = decodeRecord("planned", key, value);
     else if (kind === "committing") job.committing = true;
     else if (kind === "report") job.report = decodeRecord("report", key, value);
-    else if (kind === "done") job.done.set(task, decodeRecord("done", key, value));
+    else if (kind === "done") job.done.set(task, texts.ofDone(decodeRecord("done", key, value)));
     else if (kind === "fails") job.fails.set(task, decodeRecord("fails", key, value));
     else if (kind === "lost") job.lost.set(task, decodeRecord("lost", key, value));
     else if (kind === "stale") job.stale = decodeRecord("stale", key, value);
     else if (kind === "cuts") job.cuts = decodeRecord("cuts", key, value);
     else if (kind === "split") {
       const chunks = job.splits.get(task) ?? [];
-      chunks[Number(chunk)] = decodeRecord("split", key, value);
+      chunks[Number(chunk)] = texts.ofSplit(decodeRecord("split", key, value));
       job.splits.set(task, chunks);
     } else throw new MrError("corrupt", `stored record ${key} is of no known kind`);
   } catch (error) {
@@ -219,11 +279,12 @@ function taskOf(job: Job, name: string) {
 function joinChunks(chunks: SplitRecord[] | undefined): Split | undefined {
   const count = chunks?.[0]?.chunks;
   if (chunks === undefined || count === undefined) return undefined;
-  const split: Split = [];
+  // Most have one chunk, and no room to spare.
+  const split: Split = count === 1 ? (chunks[0]?.ranges ?? []) : [];
   for (let index = 0; index < count; index += 1) {
     const chunk = chunks[index];
     if (chunk === undefined || chunk.chunks !== count) return undefined;
-    split.push(...chunk.ranges);
+    if (count > 1) split.push(...chunk.ranges);
   }
   return split;
 }

@@ -2,7 +2,7 @@ import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
 import type { FailureClass, JobError, JobState } from "../model/job.ts";
 import { LIMIT } from "../model/limits.ts";
 import type { DoneRecord, JobRecord, ReportRecord, StaleRecord } from "../model/records.ts";
-import type { Segments, Split, WorkerInfo } from "../model/task.ts";
+import type { Segments, Split, TaskJob, WorkerInfo } from "../model/task.ts";
 
 /** Times in milliseconds of the leader's monotonic clock unless a name says otherwise. */
 export interface SchedulerConfig {
@@ -62,6 +62,10 @@ export interface State {
   attempts: Map<AttemptId, Attempt>;
   /** Workers to consider for grants, in turn. May hold some without credit. */
   idle: Set<WorkerId>;
+  /** Jobs to consider for grants. May hold some with nothing to grant. */
+  runnable: Set<JobId>;
+  /** A job came or ended since the last look: one that is queued may begin. */
+  vacancy: boolean;
   hold: Hold | undefined;
   /** Steps that have ended, whose pipelines are to go on. */
   endedSteps: JobId[];
@@ -85,16 +89,16 @@ export interface Task {
   kind: TaskKind;
   index: number;
   state: TaskState;
-  /** Live attempts, revoked ones included. */
-  attempts: Set<AttemptId>;
+  /** Live attempts, revoked ones included. Replaced, not changed: most tasks share an empty one. */
+  attempts: readonly AttemptId[];
   userFailures: number;
   infraFailures: number;
   firstError: JobError | undefined;
   lastError: string;
   /** Of its output, which was lost; undefined: none is. */
   lostDigest: string | undefined;
-  /** Workers that failed it; others are tried first. */
-  avoid: Set<WorkerId>;
+  /** Workers that failed it; others are tried first. Replaced, not changed. */
+  avoid: readonly WorkerId[];
 }
 
 export interface Phase {
@@ -108,8 +112,6 @@ export interface Phase {
   bytesIn: number;
   recordsIn: number;
   outputBytes: number;
-  /** How long each done task took, in ascending order. */
-  wallMs: number[];
 }
 
 export interface Job {
@@ -117,6 +119,8 @@ export interface Job {
   stage: Stage;
   map: Phase;
   reduce: Phase;
+  /** What attempts are told of it, made once: what is the same object is encoded once, too. */
+  told: Partial<Record<TaskKind, TaskJob>>;
   splits: Split[];
   splitBytes: number;
   /** Outputs of all map tasks in task order, once the reduce stage has begun. */
@@ -198,6 +202,8 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     workers: new Map(),
     attempts: new Map(),
     idle: new Set(),
+    runnable: new Set(),
+    vacancy: true,
     hold: undefined,
     endedSteps: [],
     collectAtMs: undefined,
@@ -215,22 +221,25 @@ export function newPhase(kind: TaskKind, size: number): Phase {
     bytesIn: 0,
     recordsIn: 0,
     outputBytes: 0,
-    wallMs: [],
   };
 }
+
+export const PENDING = { kind: "pending" } as const;
+export const RUNNING = { kind: "running" } as const;
+export const NONE: readonly string[] = [];
 
 function newTask(kind: TaskKind, index: number): Task {
   return {
     kind,
     index,
-    state: { kind: "pending" },
-    attempts: new Set(),
+    state: PENDING,
+    attempts: NONE,
     userFailures: 0,
     infraFailures: 0,
     firstError: undefined,
     lastError: "",
     lostDigest: undefined,
-    avoid: new Set(),
+    avoid: NONE,
   };
 }
 
@@ -240,6 +249,7 @@ export function newJob(record: JobRecord): Job {
     stage: { kind: "queued" },
     map: newPhase("map", 0),
     reduce: newPhase("reduce", 0),
+    told: {},
     splits: [],
     splitBytes: 0,
     sources: [],
@@ -261,6 +271,19 @@ export function currentPhase(job: Job): Phase | undefined {
   if (job.stage.kind === "map") return job.map;
   if (job.stage.kind === "reduce") return job.reduce;
   return undefined;
+}
+
+/** The one way to queue a task: its job is considered for grants from now on (S3). */
+export function makeReady(
+  state: State,
+  job: Job,
+  phase: Phase,
+  index: number,
+  where: "first" | "last",
+): void {
+  if (where === "first") phase.ready.unshift(index);
+  else phase.ready.push(index);
+  state.runnable.add(job.record.id);
 }
 
 export function stateOf(job: Job): JobState {

@@ -28,7 +28,7 @@ import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages
 import { cancelJob, startQueued, submitJob } from "./jobs.ts";
 import { continuePipelines } from "./pipeline.ts";
 import { answerQuery } from "./queries.ts";
-import type { State } from "./state.ts";
+import { makeReady, type State } from "./state.ts";
 import { backUpStragglers } from "./stragglers.ts";
 import { disconnected, goodbye, hello, liftHold, ready, removeAwayWorkers } from "./workers.ts";
 
@@ -106,7 +106,8 @@ function wakeDelayed(state: State, atMs: number): void {
   for (const job of state.jobs.values()) {
     for (const phase of [job.map, job.reduce]) {
       if (phase.delayed.length === 0) continue;
-      for (const entry of phase.delayed) if (entry.atMs <= atMs) phase.ready.push(entry.index);
+      for (const { index, atMs: dueMs } of phase.delayed)
+        if (dueMs <= atMs) makeReady(state, job, phase, index, "last");
       phase.delayed = phase.delayed.filter((entry) => entry.atMs > atMs);
     }
   }

@@ -4,6 +4,7 @@ import {
   type Attempt,
   currentPhase,
   type Job,
+  type Phase,
   type State,
   type Task,
   type Worker,
@@ -32,11 +33,9 @@ export function backUpStragglers(state: State, atMs: number, out: Command[]): vo
 function stragglers(state: State, job: Job, atMs: number): { task: Task; attempt: Attempt }[] {
   const phase = currentPhase(job);
   if (phase === undefined || job.held || phase.ready.length > 0) return [];
-  const { wallMs } = phase;
-  if (wallMs.length === 0 || wallMs.length < phase.tasks.length * DONE_SHARE) return [];
-  const median = wallMs[wallMs.length >> 1] as number;
+  if (phase.done === 0 || phase.done < phase.tasks.length * DONE_SHARE) return [];
   const { backupFactor, backupMinMs } = state.config;
-  const limitMs = Math.max(backupMinMs, median * backupFactor);
+  const limitMs = Math.max(backupMinMs, medianMs(phase) * backupFactor);
   const found: { task: Task; attempt: Attempt }[] = [];
   for (const task of phase.tasks) {
     if (task.state.kind !== "running") continue;
@@ -48,10 +47,19 @@ function stragglers(state: State, job: Job, atMs: number): { task: Task; attempt
   return found.toSorted((a, b) => a.attempt.startedAtMs - b.attempt.startedAtMs);
 }
 
+/** How long its done tasks took. */
+function medianMs(phase: Phase): number {
+  const took = new Float64Array(phase.done);
+  let count = 0;
+  for (const { state } of phase.tasks)
+    if (state.kind === "done") took[count++] = state.done.stats.wallMs;
+  return took.sort()[count >> 1] as number;
+}
+
 function otherWorker(state: State, busy: string, task: Task, atMs: number): Worker | undefined {
   for (const id of state.idle) {
     const worker = state.workers.get(id);
-    if (worker === undefined || id === busy || task.avoid.has(id)) continue;
+    if (worker === undefined || id === busy || task.avoid.includes(id)) continue;
     if (credit(worker, atMs) > 0) return worker;
   }
   return undefined;

@@ -147,5 +147,5 @@ export function liftHold(state: State, atMs: number): void {
   state.hold = undefined;
   for (const worker of state.workers.values())
     if (hold.expected.has(worker.info.id)) worker.awayUntilMs = atMs;
-  for (const job of state.jobs.values()) release(job);
+  for (const job of state.jobs.values()) release(state, job);
 }

@@ -23,7 +23,7 @@ function checkJob(state: State, job: Job): void {
       const live = liveAttempts(state, task);
       running += live.length;
       if (task.state.kind === "done") done += 1;
-      if (phase === current) checkTask(job, phase, task, live);
+      if (phase === current) checkTask(state, job, phase, task, live);
       if (live.length > 1) checkBackups(state, live);
     }
     assert.equal(phase.done, done, `${job.record.id}: the count of done tasks is off`);
@@ -31,7 +31,7 @@ function checkJob(state: State, job: Job): void {
   assert.equal(job.running, running, `${job.record.id}: the count of running attempts is off`);
 }
 
-function checkTask(job: Job, phase: Phase, task: Task, live: string[]): void {
+function checkTask(state: State, job: Job, phase: Phase, task: Task, live: string[]): void {
   const says = (what: string) => `S3: ${job.record.id} ${task.kind} ${task.index} ${what}`;
   const { kind } = task.state;
   if (kind === "running" && live.length === 0) assert.fail(says("runs nowhere"));
@@ -40,6 +40,8 @@ function checkTask(job: Job, phase: Phase, task: Task, live: string[]): void {
   const queued =
     phase.ready.includes(task.index) || phase.delayed.some(({ index }) => index === task.index);
   if (!queued) assert.fail(says("was forgotten"));
+  if (phase.ready.includes(task.index) && !state.runnable.has(job.record.id))
+    assert.fail(says("is ready, but its job is not considered"));
 }
 
 function checkBackups(state: State, live: string[]): void {
@@ -50,8 +52,8 @@ function checkBackups(state: State, live: string[]): void {
 const NONE: string[] = [];
 
 function liveAttempts(state: State, task: Task): string[] {
-  if (task.attempts.size === 0) return NONE;
-  return [...task.attempts].filter((id) => state.attempts.get(id)?.revoked === false);
+  if (task.attempts.length === 0) return NONE;
+  return task.attempts.filter((id) => state.attempts.get(id)?.revoked === false);
 }
 
 /** Whether another attempt of the same task counts beside this one. */

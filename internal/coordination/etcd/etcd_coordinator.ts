@@ -1,6 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { ConstantBackoff, noop } from "cockatiel";
-import { Etcd3, EtcdLeaseInvalidError, type IOptions, type Lease } from "etcd3";
+import {
+  Etcd3,
+  EtcdLeaseInvalidError,
+  type IOptions,
+  type IRangeResponse,
+  type Lease,
+} from "etcd3";
 import type {
   Coordinator,
   LeaderInfo,
@@ -21,7 +27,7 @@ export interface EtcdOptions {
 }
 
 const REQUEST_MS = 2_000;
-const LIST_PAGE = 1_000;
+const LIST_PAGE = 5_000;
 const LEADER = "leader";
 /** Written by every commit of a term: its version numbers them. Created and gone with the leader key. */
 const TERM = "term";
@@ -112,20 +118,24 @@ export class EtcdCoordinator implements Coordinator {
   async *list(prefix: string): AsyncIterable<{ key: string; value: string }> {
     const start = this.at(prefix);
     const end = rangeEnd(start);
-    let from = start;
-    let revision: string | undefined;
-    while (true) {
-      // All pages are read at the revision of the first.
+    // All pages are read at the revision of the first. They come in key order; asked to sort, etcd
+    // would read all that is left for each of them.
+    const page = (from: string, revision?: string): Promise<IRangeResponse> => {
       let query = this.client.getAll().inRange({ start: from, end }).limit(LIST_PAGE);
-      query = query.sort("Key", "Ascend");
       if (revision !== undefined) query = query.revision(revision);
-      const response = await guard(() => query.exec());
-      revision ??= response.header.revision;
-      for (const kv of response.kvs)
-        yield { key: kv.key.toString().slice(this.prefix.length), value: kv.value.toString() };
-      const last = response.kvs.at(-1);
-      if (last === undefined || !response.more) return;
-      from = `${last.key.toString()}\0`;
+      return guard(() => query.exec());
+    };
+    let next: Promise<IRangeResponse> | undefined = page(start);
+    let revision: string | undefined;
+    while (next !== undefined) {
+      const { header, kvs, more }: IRangeResponse = await next;
+      revision ??= header.revision;
+      const last = kvs.at(-1);
+      // The next page is on its way while this one is looked at.
+      next = more && last !== undefined ? page(`${last.key.toString()}\0`, revision) : undefined;
+      next?.catch(() => undefined);
+      for (const { key, value } of kvs)
+        yield { key: key.toString().slice(this.prefix.length), value: value.toString() };
     }
   }
 
@@ -174,7 +184,7 @@ class EtcdTerm implements Leadership {
   /** Version of the term key, as far as known: 1, and 1 more for every commit. */
   private version = 1;
   /** The commit that was sent and whose reply has not come. */
-  private unanswered: string | undefined;
+  private unanswered: RecordWrite[] | undefined;
 
   constructor(
     client: Etcd3,
@@ -215,10 +225,9 @@ class EtcdTerm implements Leadership {
       this.finish();
       throw new MrError("fenced", "the term is over");
     }
-    const text = JSON.stringify(writes);
-    if (this.unanswered !== undefined && this.unanswered !== text)
+    if (!isSame(this.unanswered ?? writes, writes))
       throw new MrError("internal", "a commit of unknown outcome is repeated before any other");
-    this.unanswered = text;
+    this.unanswered = writes;
     const term = `${this.prefix}${TERM}`;
     const result = await guard(() =>
       this.client
@@ -261,6 +270,10 @@ class EtcdTerm implements Leadership {
     clearInterval(this.timer);
     this.end.abort();
   }
+}
+
+function isSame(a: RecordWrite[], b: RecordWrite[]): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** The library's defaults have no deadline, and a breaker that blocks all calls for 5 s. */
