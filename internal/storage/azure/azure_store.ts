@@ -1,12 +1,7 @@
-import { createHash, randomUUID } from "node:crypto";
-import {
-  BlobServiceClient,
-  type BlockBlobClient,
-  type ContainerClient,
-  RestError,
-} from "@azure/storage-blob";
+import { randomUUID } from "node:crypto";
+import type { BlockBlobClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
-import { blobNameFault, containerNameFault, prefixFault } from "../../model/names.ts";
+import { prefixFault } from "../../model/names.ts";
 import type {
   ObjectInfo,
   ObjectStore,
@@ -14,11 +9,13 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
+import { Account, plainEtag } from "./account.ts";
 import { Patience } from "./patience.ts";
-import { resumingRead } from "./resuming_read.ts";
+import { ReadBudget } from "./read_ahead.ts";
+import { SlabPool } from "./slab_pool.ts";
+import { blockIds, StagedUpload, stagingId, UPLOAD_BYTES_MAX } from "./staged_upload.ts";
+import { READ_BYTES_MAX, windowedRead } from "./windowed_read.ts";
 
-/** Azure refuses a blob of more than 50,000 blocks: 8 MiB each make 390 GiB. */
-const BLOCK_BYTES = 8 * 1024 * 1024;
 const PATIENCE_MS = 10_000;
 const IDLE_MS = 15_000;
 const TOKEN_METADATA = "mrtoken";
@@ -30,65 +27,70 @@ export interface AzureStoreOptions {
   idleMs?: number | undefined;
 }
 
-/** The object store of a cluster: Azure Blob Storage (Azurite in tests). */
+/**
+ * The object store of a cluster: Azure Blob Storage (Azurite in tests).
+ *
+ * Every request costs money, a write or a listing ten times as much as a read. If nothing has to be
+ * tried again, it takes
+ *
+ * | operation                | requests                                                         |
+ * |--------------------------|------------------------------------------------------------------|
+ * | stage, write, seal       | a write for every 16 MiB, begun ones too; none for nothing       |
+ * | publish                  | a write; where that failed, a read to see whether it had landed  |
+ * | create                   | a write; where there is something already, a read to see whose   |
+ * | put                      | a write below 16 MiB, else those of stage and publish            |
+ * | read                     | a read; for a consumer faster than the link one for every 32 MiB |
+ * | head, containerExists    | a read                                                           |
+ * | list, containers         | a listing for every 5,000 names                                  |
+ * | ensureContainer          | a write, also where there is one already                         |
+ * | delete                   | one that is free                                                 |
+ * | discard, discardStaged   | none: Azure drops uncommitted blocks within a week               |
+ */
 export class AzureStore implements ObjectStore {
   readonly remote = true;
-  private readonly service: BlobServiceClient;
+  private readonly account: Account;
   private readonly patience: Patience;
   private readonly idleMs: number;
+  private readonly slabs = new SlabPool(UPLOAD_BYTES_MAX);
+  private readonly readBudget = new ReadBudget(READ_BYTES_MAX);
 
   constructor(connectionString: string, options: AzureStoreOptions = {}) {
     this.patience = new Patience(options.patienceMs ?? PATIENCE_MS);
     this.idleMs = options.idleMs ?? IDLE_MS;
-    try {
-      this.service = BlobServiceClient.fromConnectionString(connectionString, {
-        // All tries are ours: the SDK's know neither stalled bodies nor our deadline.
-        retryOptions: { maxTries: 1 },
-      });
-    } catch {
-      // The SDK's own message may quote the string, and with it the key.
-      throw new MrError("invalid", "the Blob connection string is not valid");
-    }
+    this.account = new Account(connectionString, this.patience);
+  }
+
+  get requests(): number {
+    return this.patience.requests;
   }
 
   async containers(): Promise<string[]> {
     const names: string[] = [];
-    const pages = this.pages((continuationToken, abortSignal) =>
-      this.service.listContainers({ abortSignal }).byPage({ continuationToken }),
+    const pages = this.account.pages((continuationToken, abortSignal) =>
+      this.account.service.listContainers({ abortSignal }).byPage({ continuationToken }),
     );
     for await (const page of pages) for (const { name } of page.containerItems) names.push(name);
     return names;
   }
 
-  /** The pages of a listing, each tried until it comes. */
-  private async *pages<P extends { continuationToken?: string }>(
-    open: (token: string | undefined, signal: AbortSignal) => AsyncIterableIterator<P>,
-  ): AsyncIterable<P> {
-    let token: string | undefined;
-    do {
-      const from = token;
-      const { value, done } = await this.patience.call((signal) => open(from, signal).next());
-      if (done === true) return;
-      yield value;
-      token = value.continuationToken;
-    } while (token !== undefined && token !== "");
-  }
-
   async containerExists(container: string): Promise<boolean> {
-    return this.patience.call((abortSignal) => this.container(container).exists({ abortSignal }));
+    return this.patience.call((abortSignal) =>
+      this.account.container(container).exists({ abortSignal }),
+    );
   }
 
   async ensureContainer(container: string): Promise<void> {
     await this.patience.call((abortSignal) =>
-      this.container(container).createIfNotExists({ abortSignal }),
+      this.account.container(container).createIfNotExists({ abortSignal }),
     );
   }
 
   async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
     const fault = prefixFault(prefix);
     if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
-    const pages = this.pages((continuationToken, abortSignal) =>
-      this.container(container)
+    const pages = this.account.pages((continuationToken, abortSignal) =>
+      this.account
+        .container(container)
         .listBlobsFlat({ prefix, abortSignal })
         .byPage({ continuationToken }),
     );
@@ -104,7 +106,7 @@ export class AzureStore implements ObjectStore {
   async head(container: string, name: string): Promise<ObjectInfo | undefined> {
     try {
       const found = await this.patience.call((abortSignal) =>
-        this.blob(container, name).getProperties({ abortSignal }),
+        this.account.blob(container, name).getProperties({ abortSignal }),
       );
       return { name, size: found.contentLength ?? 0, etag: plainEtag(found.etag) };
     } catch (error) {
@@ -118,15 +120,12 @@ export class AzureStore implements ObjectStore {
     name: string,
     options: ReadOptions = {},
   ): AsyncIterable<Uint8Array> {
-    const blob = this.blob(container, name);
-    try {
-      yield* resumingRead(blob, options, this.patience, this.idleMs);
-    } catch (error) {
-      // Azure answers a read that starts at or beyond the end with 416.
-      const { cause } = error as Error;
-      if (cause instanceof RestError && cause.statusCode === 416) return;
-      throw error;
-    }
+    const { patience, idleMs } = this;
+    yield* windowedRead(
+      { blob: this.account.blob(container, name), patience, idleMs },
+      options,
+      this.readBudget,
+    );
   }
 
   async stage(
@@ -135,38 +134,48 @@ export class AzureStore implements ObjectStore {
     owner: string,
     signal?: AbortSignal,
   ): Promise<StagedObject> {
-    return new AzureStaged(this.blob(container, name), { container, name }, owner, (body) =>
-      this.patience.call(body, signal),
-    );
+    return this.upload(container, name, owner, signal);
+  }
+
+  private upload(container: string, name: string, owner: string, signal: AbortSignal | undefined) {
+    const { patience, slabs } = this;
+    const at = { container, name, owner, signal };
+    return new StagedUpload(this.account.blob(container, name), at, { patience, pool: slabs });
   }
 
   async publish(receipt: Receipt, signal?: AbortSignal): Promise<void> {
-    const blob = this.blob(receipt.container, receipt.name);
+    await this.commit(receipt, signal);
+  }
+
+  /** @returns the etag of what it made. */
+  private async commit(receipt: Receipt, signal?: AbortSignal): Promise<string> {
+    const blob = this.account.blob(receipt.container, receipt.name);
     const ids = blockIds(receipt.token);
+    const token = stagingId(receipt.token);
     try {
-      await this.patience.call(
+      const made = await this.patience.call(
         (abortSignal) =>
-          blob.commitBlockList(ids, {
-            abortSignal,
-            metadata: { [TOKEN_METADATA]: stagingId(receipt.token) },
-          }),
+          blob.commitBlockList(ids, { abortSignal, metadata: { [TOKEN_METADATA]: token } }),
         signal,
       );
+      return plainEtag(made.etag);
     } catch (error) {
       if (MrError.is(error, "aborted")) throw error;
       // O2: committed before, and the reply or its leader was lost.
-      if (!(await this.carries(blob, stagingId(receipt.token)))) throw error;
+      const found = await this.ownObject(blob, token);
+      if (found === undefined) throw error;
+      return found;
     }
   }
 
-  private async carries(blob: BlockBlobClient, token: string): Promise<boolean> {
+  /** The etag of the object, if it was this upload that made it. */
+  private async ownObject(blob: BlockBlobClient, token: string): Promise<string | undefined> {
     const found = await this.patience
       .call((abortSignal) => blob.getProperties({ abortSignal }))
       .catch(() => undefined);
-    return found?.metadata?.[TOKEN_METADATA] === token;
+    return found?.metadata?.[TOKEN_METADATA] === token ? plainEtag(found.etag) : undefined;
   }
 
-  /** Azure itself drops blocks that are not committed within a week. */
   async discard(_receipt: Receipt): Promise<void> {}
 
   async discardStaged(_container: string, _ownerPrefix: string): Promise<void> {}
@@ -178,11 +187,13 @@ export class AzureStore implements ObjectStore {
     signal?: AbortSignal,
   ): Promise<"created" | "exists"> {
     const token = randomUUID();
-    const blob = this.blob(container, name);
+    const blob = this.account.blob(container, name);
+    // The caller's may change while the connection of a failed try still sends.
+    const body = Buffer.from(bytes);
     try {
       await this.patience.call(
         (abortSignal) =>
-          blob.upload(Buffer.from(bytes), bytes.length, {
+          blob.upload(body, body.length, {
             abortSignal,
             conditions: { ifNoneMatch: "*" },
             metadata: { [TOKEN_METADATA]: token },
@@ -193,7 +204,7 @@ export class AzureStore implements ObjectStore {
     } catch (error) {
       if (!MrError.is(error, "exists") && !MrError.is(error, "changed")) throw error;
       // A retry after a lost reply meets the object that its first try made.
-      return (await this.carries(blob, token)) ? "created" : "exists";
+      return (await this.ownObject(blob, token)) === undefined ? "exists" : "created";
     }
   }
 
@@ -203,121 +214,31 @@ export class AzureStore implements ObjectStore {
     body: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<ObjectInfo> {
-    const staged = await this.stage(container, name, randomUUID(), signal);
-    for await (const chunk of body) {
-      signal?.throwIfAborted();
-      await staged.write(chunk);
+    const staged = this.upload(container, name, randomUUID(), signal);
+    const blob = this.account.blob(container, name);
+    let size = 0;
+    try {
+      for await (const chunk of body) {
+        if (signal?.aborted) throw new MrError("aborted", "storage: given up");
+        await staged.write(chunk);
+        size += chunk.length;
+      }
+      const whole = await staged.sendWhole((bytes, length, abortSignal) =>
+        blob.upload(bytes, length, { abortSignal }),
+      );
+      const etag = whole?.etag ?? (await this.commit(await staged.seal(), signal));
+      return { name, size, etag: plainEtag(etag) };
+    } catch (error) {
+      await staged.discard();
+      throw error;
     }
-    await this.publish(await staged.seal());
-    const info = await this.head(container, name);
-    if (info === undefined) throw new MrError("unavailable", `${name} was deleted meanwhile`);
-    return info;
   }
 
   async delete(container: string, name: string): Promise<void> {
     await this.patience.call((abortSignal) =>
-      this.blob(container, name).deleteIfExists({ abortSignal }),
+      this.account.blob(container, name).deleteIfExists({ abortSignal }),
     );
   }
 
   async close(): Promise<void> {}
-
-  private container(container: string): ContainerClient {
-    const fault = containerNameFault(container);
-    if (fault !== undefined) throw new MrError("invalid", `container ${container}: ${fault}`);
-    return this.service.getContainerClient(container);
-  }
-
-  private blob(container: string, name: string): BlockBlobClient {
-    const fault = blobNameFault(name);
-    if (fault !== undefined) throw new MrError("invalid", `${name}: ${fault}`);
-    return this.container(container).getBlockBlobClient(name);
-  }
-}
-
-type Call = (body: (signal: AbortSignal) => Promise<unknown>) => Promise<unknown>;
-
-/** Uncommitted blocks under ids that no other attempt has; one upload runs while the next fills. */
-class AzureStaged implements StagedObject {
-  private readonly blob: BlockBlobClient;
-  private readonly place: { container: string; name: string };
-  private readonly idPrefix: string;
-  private buffer = Buffer.allocUnsafe(0);
-  private filled = 0;
-  private blocks = 0;
-  private size = 0;
-  private upload: Promise<unknown> = Promise.resolve();
-  private readonly call: Call;
-
-  constructor(
-    blob: BlockBlobClient,
-    place: { container: string; name: string },
-    owner: string,
-    call: Call,
-  ) {
-    this.call = call;
-    this.blob = blob;
-    this.place = place;
-    this.idPrefix = createHash("sha256")
-      .update(`${owner} ${randomUUID()}`)
-      .digest("hex")
-      .slice(0, 24);
-  }
-
-  async write(chunk: Uint8Array): Promise<void> {
-    let rest = chunk;
-    while (rest.length > 0) {
-      if (this.buffer.length === 0) this.buffer = Buffer.allocUnsafe(BLOCK_BYTES);
-      const taken = Math.min(rest.length, BLOCK_BYTES - this.filled);
-      this.buffer.set(rest.subarray(0, taken), this.filled);
-      this.filled += taken;
-      this.size += taken;
-      rest = rest.subarray(taken);
-      if (this.filled === BLOCK_BYTES) await this.flush();
-    }
-  }
-
-  private async flush(): Promise<void> {
-    const block = this.buffer.subarray(0, this.filled);
-    const id = blockId(this.idPrefix, this.blocks);
-    this.blocks += 1;
-    this.buffer = Buffer.allocUnsafe(0);
-    this.filled = 0;
-    await this.upload;
-    this.upload = this.call((abortSignal) =>
-      this.blob.stageBlock(id, block, block.length, { abortSignal }),
-    );
-    // Whoever writes next, or seals, is told; until then it is not unhandled.
-    this.upload.catch(() => undefined);
-  }
-
-  async seal(): Promise<Receipt> {
-    if (this.filled > 0) await this.flush();
-    await this.upload;
-    return { ...this.place, size: this.size, token: `${this.idPrefix}:${this.blocks}` };
-  }
-
-  async discard(): Promise<void> {
-    await this.upload.catch(() => undefined);
-  }
-}
-
-/** All block ids of a blob must have one length. */
-function blockId(prefix: string, index: number): string {
-  return Buffer.from(`${prefix}-${String(index).padStart(6, "0")}`).toString("base64");
-}
-
-function blockIds(token: string): string[] {
-  const match = /^([0-9a-f]{24}):(\d{1,5})$/.exec(token);
-  if (match === null) throw new MrError("corrupt", "not a receipt of this store");
-  return Array.from({ length: Number(match[2]) }, (_, index) => blockId(match[1] ?? "", index));
-}
-
-function stagingId(token: string): string {
-  return token.slice(0, 24);
-}
-
-/** A listing gives etags bare, a response header quoted. */
-function plainEtag(etag: string | undefined): string {
-  return (etag ?? "").replaceAll('"', "");
 }

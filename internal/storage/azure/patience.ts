@@ -1,8 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { RestError } from "@azure/storage-blob";
 import { MrError, messageOf } from "../../model/errors.ts";
+import { LinkedAbort } from "./linked_abort.ts";
 
-/** One try of a request may take this long, in milliseconds: 8 MiB at 150 KB/s. */
+/** One try of a request may take this long, in milliseconds: a block at 280 KB/s. */
 const TRY_MS = 60_000;
 const WAIT_MS_MIN = 100;
 const WAIT_MS_MAX = 5_000;
@@ -13,6 +14,8 @@ const WAIT_MS_MAX = 5_000;
  */
 export class Patience {
   private readonly patienceMs: number;
+  /** Requests sent so far: every try is one, since the SDK's own retries are off. */
+  requests = 0;
 
   constructor(patienceMs: number) {
     this.patienceMs = patienceMs;
@@ -22,11 +25,17 @@ export class Patience {
   async call<T>(body: (signal: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const retry = this.begin(signal);
     while (true) {
-      const timeout = AbortSignal.timeout(TRY_MS);
+      if (signal?.aborted) throw new MrError("aborted", "storage: given up");
+      const stop = new LinkedAbort(signal);
+      const timer = setTimeout(() => stop.abort(), TRY_MS);
+      this.requests += 1;
       try {
-        return await body(signal === undefined ? timeout : AbortSignal.any([timeout, signal]));
+        return await body(stop.signal);
       } catch (error) {
         await retry.after(error);
+      } finally {
+        clearTimeout(timer);
+        stop.letGo();
       }
     }
   }
