@@ -28,6 +28,7 @@ const USAGE = `node test/bench/control_plane.ts [--workers N] [--tasks N] [--slo
   --processes N  that hold the workers; default 1
   --cpus LIST    the processors for everything; default 0,1
   --profile DIR  writes a CPU profile of the leader, and kills nobody
+  --calm         kills nobody
   --quick        200 workers, 20000 tasks
   --json FILE    writes the figures there, too
 `;
@@ -41,6 +42,7 @@ const { values } = parseArgs({
     processes: { type: "string", default: "1" },
     cpus: { type: "string", default: "0,1" },
     profile: { type: "string" },
+    calm: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     json: { type: "string" },
     help: { type: "boolean", default: false },
@@ -69,6 +71,7 @@ async function main(): Promise<void> {
   const workers = Number(values.workers ?? (values.quick ? 200 : 2_000));
   const tasks = Number(values.tasks ?? (values.quick ? 20_000 : 200_000));
   const slots = Number(values.slots);
+  const isCalm = values.calm || values.profile !== undefined;
   spawnSync("taskset", ["-a", "-c", "-p", values.cpus, String(process.pid)]);
 
   await using folder = await scratchFolder("control-plane");
@@ -118,7 +121,7 @@ async function main(): Promise<void> {
     commits: await probe.commits(),
     atMs: Date.now(),
   };
-  await reached(values.profile ? END_AT : KILL_AT);
+  await reached(isCalm ? END_AT : KILL_AT);
   const to = {
     cpu: cpu(),
     settled: timeline.settled,
@@ -137,7 +140,7 @@ async function main(): Promise<void> {
     say(`processor time per task: ${name}`, (tookMs * 1_000) / done, "us");
   });
 
-  if (!values.profile) {
+  if (!isCalm) {
     const killedMs = Date.now();
     const recorded = timeline.settled;
     await leading.end("SIGKILL");
@@ -158,7 +161,7 @@ async function main(): Promise<void> {
     say("full speed, less the TTL", atSpeedMs ? atSpeedMs - killedMs - TTL_MS : "never", "ms");
   }
   await reached(1);
-  if (!values.profile)
+  if (!isCalm)
     say("completions a second, second leader", timeline.medianRate(Date.now() - 3_000, Date.now()));
   await delay(1_000);
   const full = await leading.memory();

@@ -28,7 +28,6 @@ function say(line: string): void {
 }
 
 async function run(settings: Settings, cpus: number[]): Promise<void> {
-  // The longest paths first: what a scope leaves behind is removed when the process ends.
   await using scratch = await scratchFolder("bench");
   const dataPath = settings.keepData ? resolve(settings.keepData) : join(scratch.path, "data");
   const scriptsPath = join(scratch.path, "scripts");
