@@ -34,6 +34,7 @@ export class TaskRunner {
       progress.counters = log.counters;
     });
     const startMs = performance.now();
+    const { requests: requestsBefore = 0 } = this.store;
     let folder: AttemptFolder;
     try {
       folder = this.scratch.openAttempt(assignment.attempt);
@@ -46,7 +47,11 @@ export class TaskRunner {
       const context = openContext(given);
       const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
       const { output, bad } = await run(context);
-      context.stats.counters = { ...log.counters };
+      const requests = (store.requests ?? 0) - requestsBefore;
+      context.stats.counters = {
+        ...log.counters,
+        ...(requests > 0 && { [REQUESTS_COUNTER]: requests }),
+      };
       context.stats.wallMs = Math.round(performance.now() - startMs);
       return { kind: "completed", output, stats: context.stats, bad };
     } catch (error) {
@@ -89,6 +94,9 @@ export class TaskRunner {
     }
   }
 }
+
+/** What a job costs at the storage's counter: shown, and added up, with the script's own. */
+const REQUESTS_COUNTER = "mr,storage requests";
 
 /** A log is not worth waiting longer for, in milliseconds. */
 const LOG_MS = 10_000;
