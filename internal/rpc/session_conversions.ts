@@ -1,5 +1,4 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { create } from "@bufbuild/protobuf";
 import { MrError } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
 import { blobNameFault, containerNameFault } from "../model/names.ts";
@@ -11,7 +10,6 @@ import type {
   Receipt,
   Segments,
   Source,
-  TaskJob,
   TaskOutput,
   TaskStats,
 } from "../model/task.ts";
@@ -20,7 +18,6 @@ import {
   type BadRecords as BadMessage,
   type KeyBounds as BoundsMessage,
   type Grant,
-  GrantSchema,
   type TaskOutput as OutputMessage,
   type Part as PartMessage,
   type Segments as SegmentsMessage,
@@ -138,31 +135,6 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
 export function masterMessageToWire(message: MasterMessage): SessionResponse {
   const value = masterBody(message);
   return create(SessionResponseSchema, { message: { case: message.kind, value } } as never);
-}
-
-/** Of each job and kind of task, as it stands in a grant. */
-const encodedJobs = new WeakMap<TaskJob, Uint8Array>();
-
-/**
- * As it goes over the wire. Grants of one job differ in little: what they share is encoded once.
- * Two parts of a message, one after the other, are the encoding of the whole.
- */
-export function encodeMasterMessage(message: MasterMessage): Uint8Array {
-  if (message.kind !== "grant")
-    return toBinary(SessionResponseSchema, masterMessageToWire(message));
-  const { job, ...own } = grantToWire(message.assignment);
-  let shared = encodedJobs.get(job);
-  if (shared === undefined) {
-    shared = toBinary(GrantSchema, create(GrantSchema, { job } as never));
-    encodedJobs.set(job, shared);
-  }
-  const rest = toBinary(GrantSchema, create(GrantSchema, own as never));
-  return new BinaryWriter()
-    .tag(SessionResponseSchema.field.grant.number, WireType.LengthDelimited)
-    .uint32(shared.length + rest.length)
-    .raw(shared)
-    .raw(rest)
-    .finish();
 }
 
 function masterBody(message: MasterMessage): object {

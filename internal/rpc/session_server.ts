@@ -4,7 +4,8 @@ import type { WorkerListener, WorkerSessions } from "../model/session.ts";
 import { toConnectError } from "./errors.ts";
 import { SessionRequestSchema, WorkerService } from "./gen/mapreduce/v1/worker_pb.ts";
 import { FrameReader, FrameWriter, GRPC_TYPE } from "./grpc_frames.ts";
-import { encodeMasterMessage, workerMessageFromWire } from "./session_conversions.ts";
+import { encodeMasterMessage } from "./message_encoding.ts";
+import { workerMessageFromWire } from "./session_conversions.ts";
 
 export const SESSION_PATH = `/${WorkerService.typeName}/${WorkerService.method.session.name}`;
 export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;

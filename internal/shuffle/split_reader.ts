@@ -27,28 +27,40 @@ export async function* readSplitRange(
   range: InputRange,
   read: ReadBytes,
   linesFrom: (offset: number) => RecordLines = () => new LineNormalizer(),
+  beyondBytes = BEYOND_BYTES,
 ): AsyncIterable<Uint8Array> {
   const end = Math.min(range.start + range.length, range.size);
+  // The end of the last record is asked for together with the rest: it is seldom far.
+  const stop = Math.min(end + beyondBytes, range.size);
   let lines: RecordLines | undefined;
   const finder = new StartFinder(range.start);
   let lastByte = -1;
   // The byte before tells whether a record begins at `start`.
   const from = Math.max(0, range.start - 1);
   let at = from;
-  for await (const chunk of read(range, from, end - from)) {
-    const records = finder.skip(chunk);
-    at += chunk.length;
-    lastByte = chunk.length > 0 ? (chunk[chunk.length - 1] as number) : lastByte;
-    if (records.length === 0) continue;
-    lines ??= linesFrom(at - records.length);
-    yield lines.push(records);
+  for await (const chunk of read(range, from, stop - from)) {
+    const within = chunk.subarray(0, Math.max(0, end - at));
+    const beyond = chunk.subarray(within.length);
+    const records = finder.skip(within);
+    at += within.length;
+    lastByte = within.length > 0 ? (within[within.length - 1] as number) : lastByte;
+    if (records.length > 0) {
+      lines ??= linesFrom(at - records.length);
+      yield lines.push(records);
+    }
+    if (at < end || beyond.length === 0) continue;
+    at += beyond.length;
+    if (lines === undefined || lastByte === LF || lastByte === CR) break;
+    const terminator = indexOfTerminator(beyond, 0);
+    yield lines.push(terminator < 0 ? beyond : beyond.subarray(0, terminator + 1));
+    if (terminator >= 0) lastByte = LF;
   }
   if (lines === undefined) return;
-  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, end, read, lines);
+  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, stop, read, lines);
   yield lines.end();
 }
 
-/** The rest of the record that is open at `end`. */
+/** The rest of a record that is open at `end`: longer than most. */
 async function* finishRecord(
   range: InputRange,
   end: number,

@@ -27,7 +27,7 @@ export interface EtcdOptions {
 }
 
 const REQUEST_MS = 2_000;
-const LIST_PAGE = 5_000;
+const LIST_PAGE = 2_000;
 const LEADER = "leader";
 /** Written by every commit of a term: its version numbers them. Created and gone with the leader key. */
 const TERM = "term";

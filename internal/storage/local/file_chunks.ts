@@ -32,6 +32,8 @@ export async function* readChunksBlocking(
   end: number,
   chunkBytes: number,
 ): AsyncIterable<Buffer> {
+  // A file that was cut off may end before the range begins.
+  if (start >= end) return;
   const size = Math.min(chunkBytes, end - start);
   const buffer = idle.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size);
   try {

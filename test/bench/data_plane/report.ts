@@ -2,7 +2,7 @@ import { arch, cpus, totalmem } from "node:os";
 import type { CaseResult } from "./bench_case.ts";
 import type { Settings } from "./settings.ts";
 import { median, type Spread, spread } from "./stats.ts";
-import { ownShareOf, ratiosOf, samplesOf, type Verdict, verdictOf } from "./verdict.ts";
+import { allCpuMs, ownShareOf, ratiosOf, samplesOf, type Verdict, verdictOf } from "./verdict.ts";
 
 const MB = 1_000_000;
 
@@ -12,6 +12,7 @@ export function tableOf(result: CaseResult): string {
   const { title, yardsticks, contestants, notes = [] } = prepared;
   const head = ["contestant", "wall s", ...yardsticks.map((other) => `x ${other}`)];
   const rows = contestants.map((contestant) => rowOf(result, contestant.name));
+  if (yardsticks[0] !== undefined) head.push(`CPU x ${yardsticks[0]}`);
   const table = aligned([[...head, "CPU s of scripts", "CPU s of ours", "peak MB"], ...rows]);
   const verdicts = prepared.targets.map((target) => `  ${line(verdictOf(result, target))}\n`);
   return [
@@ -31,6 +32,11 @@ function rowOf({ prepared, rounds }: CaseResult, name: string): string[] {
     const ratio = other === name ? undefined : ratiosOf(rounds, name, other);
     return ratio === undefined ? "" : spreadText(ratio, 2);
   });
+  const [first] = prepared.yardsticks;
+  if (first !== undefined) {
+    const ratio = first === name ? undefined : ratiosOf(rounds, name, first, allCpuMs);
+    ratios.push(ratio === undefined ? "" : ratio.median.toFixed(2));
+  }
   return [
     name,
     spreadText(spread(samples.map(({ wallMs }) => wallMs / 1_000)), prepared.brief ? 3 : 2),

@@ -19,8 +19,6 @@ import { checkParts } from "./expected.ts";
 import { OthersWatch } from "./processors.ts";
 import { runShell } from "./shell_run.ts";
 
-/** Rounds of a case that are repeated because of a disturbance, in all. */
-const REPEATS_MAX = 3;
 const execute = promisify(execFile);
 
 /** Runs the contestants of a case in turn, each result checked before its time counts. */
@@ -39,7 +37,9 @@ export async function runCase(
     const runner = new CaseRunner(name, prepared, cluster, cpus);
     await runner.round();
     say(`${name}: warm`);
-    const { rounds, disturbances } = await runner.rounds((line) => say(`${name}: ${line}`));
+    const { rounds, disturbances } = await runner.rounds(site.sizes.repeats, (line) =>
+      say(`${name}: ${line}`),
+    );
     return { name, prepared, rounds, disturbances };
   });
 }
@@ -57,7 +57,7 @@ class CaseRunner {
     this.cpus = cpus;
   }
 
-  async rounds(say: (line: string) => void) {
+  async rounds(repeatsMax: number, say: (line: string) => void) {
     const { contestants, yardsticks, brief } = this.prepared;
     const rounds: Round[] = [];
     const disturbances: string[] = [];
@@ -65,7 +65,7 @@ class CaseRunner {
     while (rounds.length < this.prepared.rounds) {
       const round = await this.round();
       const trouble = brief ? undefined : disturbanceOf(round, rounds, yardsticks[0]);
-      const isKept = trouble === undefined || repeats === REPEATS_MAX;
+      const isKept = trouble === undefined || repeats === repeatsMax;
       const what = `round ${rounds.length + 1} of ${this.prepared.rounds}`;
       const verdict = `${isKept ? "kept although" : "repeated:"} ${trouble}`;
       if (trouble !== undefined) disturbances.push(`${what} ${verdict}`);

@@ -33,6 +33,8 @@ export interface Sizes {
   smallRounds: number;
   largeRounds: number;
   latencyRounds: number;
+  /** Rounds of a case that are repeated because of a disturbance, in all. */
+  repeats: number;
 }
 
 export interface Settings {
@@ -60,6 +62,7 @@ const FULL: Sizes = {
   smallRounds: 5,
   largeRounds: 3,
   latencyRounds: 100,
+  repeats: 3,
 };
 
 const QUICK: Sizes = {
@@ -74,6 +77,7 @@ const QUICK: Sizes = {
   smallRounds: 3,
   largeRounds: 3,
   latencyRounds: 20,
+  repeats: 1,
 };
 
 export function parseSettings(argv: string[]): Settings {
@@ -113,14 +117,13 @@ function positive(flag: string, text: string): number {
 function scaled(sizes: Sizes, factor: number, rounds: number | undefined): Sizes {
   const times = (size: number) => Math.max(1, Math.round(size * factor));
   return {
+    ...sizes,
     smallText: times(sizes.smallText),
     largeText: times(sizes.largeText),
     records: times(sizes.records),
     distinctKeys: times(sizes.distinctKeys),
     hotKey: times(sizes.hotKey),
     smallFiles: times(sizes.smallFiles),
-    smallFile: sizes.smallFile,
-    manyMaps: sizes.manyMaps,
     smallRounds: rounds ?? sizes.smallRounds,
     largeRounds: rounds ?? sizes.largeRounds,
     latencyRounds: rounds ?? sizes.latencyRounds,

@@ -15,13 +15,23 @@ export function samplesOf(rounds: Round[], name: string): Sample[] {
   return rounds.flatMap((round) => round.get(name) ?? []);
 }
 
-/** Wall over wall in each round that both were in. */
-export function ratiosOf(rounds: Round[], name: string, to: string): Spread | undefined {
+/** Wall over wall, or processors' time over processors' time, in each round that both were in. */
+export function ratiosOf(
+  rounds: Round[],
+  name: string,
+  to: string,
+  of: (sample: Sample) => number = ({ wallMs }) => wallMs,
+): Spread | undefined {
   const ratios = rounds.flatMap((round) => {
     const [mine, theirs] = [round.get(name), round.get(to)];
-    return mine === undefined || theirs === undefined ? [] : mine.wallMs / theirs.wallMs;
+    return mine === undefined || theirs === undefined ? [] : of(mine) / of(theirs);
   });
   return ratios.length === 0 ? undefined : spread(ratios);
+}
+
+/** Of everything that ran, the scripts and all around them. */
+export function allCpuMs({ scriptsCpuMs, ownCpuMs }: Sample): number {
+  return scriptsCpuMs + ownCpuMs;
 }
 
 /** CPU time of proxy, master and worker over that of the scripts. */
