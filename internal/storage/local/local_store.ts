@@ -1,4 +1,4 @@
-import { constants, writeSync } from "node:fs";
+import { writeSync } from "node:fs";
 import {
   type FileHandle,
   link,
@@ -22,7 +22,7 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
-import { readChunks, readChunksBlocking } from "./file_chunks.ts";
+import { openBlocking, openPooled } from "./open_file.ts";
 
 /**
  * The object store of one machine: a folder, in which a container is a
@@ -31,6 +31,8 @@ import { readChunks, readChunksBlocking } from "./file_chunks.ts";
  */
 const STAGING = ".staging";
 const READ_BYTES = 256 * 1024;
+/** Of a listing. */
+const LOOKS_AT_A_TIME = 64;
 
 export class LocalStore implements ObjectStore {
   readonly remote = false;
@@ -83,11 +85,15 @@ export class LocalStore implements ObjectStore {
       .map((entry) => folder + entry.name + (entry.isDirectory() ? "/" : ""))
       .filter((name) => name.startsWith(prefix) || prefix.startsWith(name))
       .toSorted(byBytes);
-    for (const name of names) {
-      if (name.endsWith("/")) yield* this.walk(container, name, prefix);
-      else if (name.startsWith(prefix)) {
-        const info = await this.head(container, name);
-        if (info !== undefined) yield info;
+    for (let from = 0; from < names.length; from += LOOKS_AT_A_TIME) {
+      const some = names.slice(from, from + LOOKS_AT_A_TIME);
+      const infos = await Promise.all(
+        some.map((name) => (name.endsWith("/") ? undefined : this.head(container, name))),
+      );
+      for (const [i, name] of some.entries()) {
+        const info = infos[i];
+        if (name.endsWith("/")) yield* this.walk(container, name, prefix);
+        else if (info !== undefined && name.startsWith(prefix)) yield info;
       }
     }
   }
@@ -104,25 +110,25 @@ export class LocalStore implements ObjectStore {
     name: string,
     options: ReadOptions = {},
   ): AsyncIterable<Uint8Array> {
-    const file = await this.openForRead(container, name);
+    const { chunkBytes = READ_BYTES, reuse = false, signal } = options;
+    const file = await this.openForRead(container, name, this.blocking && reuse);
     try {
-      const found = await file.stat({ bigint: true });
+      const found = await file.stat();
+      if (!found.isFile()) throw notFound(container, name);
       const etag = etagOf(found);
       if (options.etag !== undefined && options.etag !== etag)
         throw new MrError("changed", `${container}/${name} was changed since it was listed`);
       const start = options.start ?? 0;
       const end = Math.min(Number(found.size), start + (options.length ?? Number(found.size)));
       let rest = Math.max(0, end - start);
-      const { chunkBytes = READ_BYTES, reuse = false } = options;
-      const read = this.blocking && reuse ? readChunksBlocking : readChunks;
-      for await (const chunk of read(file, start, end, chunkBytes)) {
-        options.signal?.throwIfAborted();
+      for await (const chunk of file.chunks(start, end, chunkBytes)) {
+        signal?.throwIfAborted();
         rest -= chunk.length;
         yield chunk;
       }
       if (rest > 0) throw new MrError("changed", `${container}/${name} shrank while it was read`);
       // Written over in place, it would be another version now.
-      if (options.etag !== undefined && etagOf(await file.stat({ bigint: true })) !== etag)
+      if (options.etag !== undefined && etagOf(await file.stat()) !== etag)
         throw new MrError("changed", `${container}/${name} was changed while it was read`);
     } catch (error) {
       throw storageError(error);
@@ -131,16 +137,13 @@ export class LocalStore implements ObjectStore {
     }
   }
 
-  private async openForRead(container: string, name: string): Promise<FileHandle> {
+  private async openForRead(container: string, name: string, blocking: boolean) {
     const path = this.file(container, name);
     try {
-      const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-      if ((await file.stat()).isFile()) return file;
-      await file.close();
+      return blocking ? openBlocking(path) : await openPooled(path);
     } catch (error) {
-      if (!isMissing(error)) throw storageError(error);
+      throw isMissing(error) ? notFound(container, name) : storageError(error);
     }
-    throw new MrError("not_found", `no object ${container}/${name}`);
   }
 
   async stage(container: string, name: string, owner: string): Promise<StagedObject> {
@@ -301,6 +304,10 @@ class LocalStaged implements StagedObject {
     if (this.blocking) return writeSync(this.file.fd, bytes);
     return (await this.file.write(bytes)).bytesWritten;
   }
+}
+
+function notFound(container: string, name: string): MrError {
+  return new MrError("not_found", `no object ${container}/${name}`);
 }
 
 const FOLDER_TRIES = 20;
