@@ -22,7 +22,7 @@ export interface PairCollectorOptions {
 
 const LF = 10;
 const INPUT_BYTES = 256 * 1024;
-const SLOT_BYTES = 8;
+const SLOT_BYTES = 32;
 const SLOTS_MIN = 64;
 /** Of a line that alone is more than all the memory: what its entry takes beside it. */
 const ENTRY_BYTES = 128;
@@ -35,9 +35,9 @@ export class PairCollector implements Disposable {
   bytes = 0;
   private readonly options: PairCollectorOptions;
   private readonly makeRoom: () => Promise<void>;
-  private readonly kernel = Kernel.take();
+  private readonly kernel = Kernel.take("large");
   private readonly output: KernelOutput;
-  private readonly table: { at: number; slots: number };
+  private readonly slots: number;
   private input = 0;
   private inputBytes = 0;
   /** Bytes of the line that has no end yet, at the input's beginning. */
@@ -55,9 +55,8 @@ export class PairCollector implements Disposable {
     fn.setCounters(kernel.region(fn.COUNTERS_BYTES.value as number));
     this.output = new KernelOutput(kernel);
     this.enlargeInput(INPUT_BYTES);
-    const slots = Math.max(SLOTS_MIN, 2 ** Math.floor(Math.log2(sortBytes / 64)));
-    this.table = { at: kernel.region(slots * SLOT_BYTES), slots };
-    this.setArena(Math.max(ENTRY_BYTES, sortBytes - slots * SLOT_BYTES));
+    this.slots = Math.max(SLOTS_MIN, 2 ** Math.floor(Math.log2(sortBytes / 96)));
+    this.setArena(Math.max(ENTRY_BYTES, sortBytes - this.slots * SLOT_BYTES));
     fn.resetTotals();
   }
 
@@ -74,9 +73,11 @@ export class PairCollector implements Disposable {
     };
   }
 
+  /** @param bytes beside its table. */
   private setArena(bytes: number): void {
-    const at = this.kernel.region(bytes);
-    this.kernel.fn.setArena(at, at + bytes, this.table.at, this.table.slots);
+    const all = Math.ceil(bytes / 16) * 16 + this.slots * SLOT_BYTES;
+    const at = this.kernel.region(all);
+    this.kernel.fn.setArena(at, at + all, this.slots);
   }
 
   /** Keeps what is carried. */

@@ -2,7 +2,7 @@
 export interface Functions {
   countByte(start: number, end: number, byte: number): number;
 
-  setArena(start: number, end: number, table: number, slotsMax: number): void;
+  setArena(start: number, end: number, slotsMax: number): void;
   setFormat(
     keyFields: number,
     separator: number,

@@ -50,8 +50,13 @@ export class Kernel implements Disposable {
     this.view = Buffer.from(this.memory.buffer);
   }
 
-  static take(): Kernel {
-    return idle.pop() ?? new Kernel();
+  /**
+   * Memory that was added stays: whoever needs much takes the instance that has the most, others the least,
+   * so that not all of them become large in time.
+   */
+  static take(need: "small" | "large" = "small"): Kernel {
+    idle.sort((a, b) => a.memory.buffer.byteLength - b.memory.buffer.byteLength);
+    return (need === "large" ? idle.pop() : idle.shift()) ?? new Kernel();
   }
 
   /** All of its memory. A region of it is good until memory is added. */

@@ -3,16 +3,18 @@
  * once with their count. Where most turn out distinct, looking for equals is given up.
  *
  *   entry  u32 tag | u32 count | u32 key bytes | u32 line bytes | line
- *   slot   u32 tag | u32 where its entry lies; 0: none
+ *   slot   u32 tag | u32 where its entry lies; 0: none | u32 count | u32 lengths | 16 bytes of line
  *
- * The tag is of the line's hash; once entries are partitioned it is the partition.
+ * The tag is of the line's hash; once entries are partitioned it is the partition. A slot holds a
+ * short line itself, so that one that is there already costs one access to far memory and not two:
+ * these accesses are most of what a record costs. While equals are looked for, it is the slots that count.
  */
 import { equalBytes, hashOf, hashShort } from "./bytes";
 
 export const ENTRY_HEAD: u32 = 16;
 /** What sorting takes for each entry, at worst (sort.ts). */
 export const SORT_BYTES: u32 = 36;
-const SLOT_BYTES: u32 = 8;
+const SLOT_BYTES: u32 = 32;
 const TABLE_SLOTS_MIN: u32 = 1 << 12;
 const PROBE_RECORDS: u32 = 50_000;
 const LF: u8 = 10;
@@ -21,6 +23,11 @@ const RECORDS_MAX: u32 = 1 << 31;
 const COUNTED_MAX: u32 = 1 << 30;
 /** Lines that fit one vector. */
 const SHORT: u32 = 16;
+/** Lines looked for at a time: v128 line | u64 hash | u32 where it begins | u32 lengths. */
+const BATCH: u32 = 32;
+const BATCHED: u32 = 32;
+const ignored = memory.data(16, 16);
+const batch = memory.data(BATCH * BATCHED, 16);
 // @ts-ignore: decorator
 @lazy const IOTA = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
@@ -47,11 +54,11 @@ let intoBytes: u32 = 1;
 let plain: bool = true;
 let scratch: usize = 0;
 
-/** @param slotsMax a power of 2. */
-export function setArena(start: usize, end: usize, tableStart: usize, slotsMax: u32): void {
+/** The table is at the arena's end, and a part of it where nothing is counted. @param slotsMax a power of 2. */
+export function setArena(start: usize, end: usize, slotsMax: u32): void {
   arena = start;
   arenaEnd = end;
-  table = tableStart;
+  table = end - slotsMax * SLOT_BYTES;
   tableSlotsMax = slotsMax;
   tableSlots = 0;
   emptyArena();
@@ -119,33 +126,29 @@ export function addLines(start: usize, end: usize): usize {
   return plain ? addPlain(start, end) : addRewritten(start, end);
 }
 
-/**
- * Where nothing is rewritten and lines are short, which is where the time goes: what changes stays in
- * locals, and no branch depends on the length of a line.
- */
+/** Where nothing is rewritten: short lines by the batch, others one by one. */
 function addPlain(start: usize, end: usize): usize {
-  const separator = load<u8>(from);
+  const separators = i8x16.splat(<i8>load<u8>(from));
   const lfs = i8x16.splat(<i8>LF);
-  const separators = i8x16.splat(<i8>separator);
   const fields = keyFields;
   let line = start;
-  let counted: u32 = 0;
-  let hashes: u64 = 0;
-  let slots = table;
-  let mask = counting ? tableSlots - 1 : 0;
+  let isShort = true;
   while (line < end) {
-    const first = v128.load(line);
-    let bytes = first;
-    let at = line;
+    // After a long line others like it are to be expected.
+    if (isShort && counting) {
+      line = addBatch(line, end);
+      if (full) break;
+    }
+    // One line in one pass, whatever it is.
     let key: usize = 0;
     let left = fields;
-    let stop: usize = 0;
-    while (true) {
+    let stop = end;
+    for (let at = line; at < end; at += 16) {
+      const bytes = v128.load(at);
       const ends = <u32>i8x16.bitmask(i8x16.eq(bytes, lfs));
       if (key == 0) {
-        let cuts = <u32>i8x16.bitmask(i8x16.eq(bytes, separators));
         // Below the first line end only; all, where there is none.
-        cuts &= (ends & -ends) - 1;
+        let cuts = <u32>i8x16.bitmask(i8x16.eq(bytes, separators)) & ((ends & -ends) - 1);
         while (cuts != 0) {
           left -= 1;
           if (left == 0) {
@@ -159,63 +162,114 @@ function addPlain(start: usize, end: usize): usize {
         stop = at + ctz(ends);
         break;
       }
-      at += 16;
-      if (at >= end) break;
-      bytes = v128.load(at);
     }
-    if (stop == 0 || stop >= end) break;
-    if (key == 0) {
+    if (stop >= end) break;
+    const size = <u32>(stop - line);
+    isShort = size <= SHORT;
+    if (key != 0) {
+      if (!insert(line, size, <u32>(key - line))) break;
+    } else {
       // The separator is always there, also before an empty value: it takes the line end's place.
-      store<u8>(stop, separator);
-      const taken = insert(line, <u32>(stop + 1 - line), <u32>(stop - line));
-      if (!taken) {
+      store<u8>(stop, load<u8>(from));
+      if (!insert(line, size + 1, size)) {
         store<u8>(stop, LF);
         break;
       }
-      mask = counting ? tableSlots - 1 : 0;
-    } else {
-      const size = <u32>(stop - line);
-      const keyBytes = <u32>(key - line);
-      if (size <= SHORT && mask != 0 && counted < COUNTED_MAX) {
-        const within = i8x16.lt_u(IOTA, i8x16.splat(<i8>size));
-        const short = v128.and(first, within);
-        const lengths = (<u64>size << 32) | keyBytes;
-        const hash = hashShort(short, lengths);
-        const tag = <u32>hash;
-        let place = tag & mask;
-        let entry: usize = 0;
-        while (true) {
-          const slot = slots + place * SLOT_BYTES;
-          entry = load<u32>(slot, 4);
-          if (entry == 0) break;
-          if (
-            load<u32>(slot) == tag &&
-            load<u64>(entry, 8) == lengths &&
-            !v128.any_true(
-              v128.and(v128.xor(v128.load(entry + ENTRY_HEAD), short), within),
-            )
-          )
-            break;
-          place = (place + 1) & mask;
-        }
-        if (entry != 0) {
-          store<u32>(entry, load<u32>(entry, 4) + 1, 4);
-          counted += 1;
-          hashes += hash;
-          line = stop + 1;
-          continue;
-        }
-      }
-      count(counted, hashes);
-      counted = 0;
-      hashes = 0;
-      if (!insert(line, size, keyBytes)) return line;
-      mask = counting ? tableSlots - 1 : 0;
     }
     line = stop + 1;
   }
-  count(counted, hashes);
   return line;
+}
+
+/**
+ * Takes lines up to the first one that is not short, or has no separator, or no end yet; returns where that begins.
+ * First all are cut and hashed, then all are looked for: far memory is asked for several slots at a time then, since
+ * nothing stands between two accesses that a processor would have to guess.
+ */
+function addBatch(start: usize, end: usize): usize {
+  const separators = i8x16.splat(<i8>load<u8>(from));
+  const lfs = i8x16.splat(<i8>LF);
+  const fields = keyFields;
+  let line = start;
+  while (counting && records < RECORDS_MAX) {
+    let last = batch;
+    while (last < batch + BATCH * BATCHED && line < end) {
+      const bytes = v128.load(line);
+      const ends = <u32>i8x16.bitmask(i8x16.eq(bytes, lfs));
+      const size = ctz(ends);
+      // Below the line's end only.
+      let cuts = <u32>i8x16.bitmask(i8x16.eq(bytes, separators)) & ((ends & -ends) - 1);
+      for (let left = fields; left > 1; left -= 1) cuts &= cuts - 1;
+      if (ends == 0 || cuts == 0 || line + size >= end) break;
+      const lengths = (size << 8) | ctz(cuts);
+      const short = v128.and(bytes, i8x16.lt_u(IOTA, i8x16.splat(<i8>size)));
+      const hash = hashShort(short, lengths);
+      v128.store(last, short);
+      store<u64>(last, hash, 16);
+      store<u32>(last, <u32>line, 24);
+      store<u32>(last, lengths, 28);
+      last += BATCHED;
+      line += size + 1;
+    }
+    bringNear(last);
+    const stopped = countBatch(last);
+    if (stopped != 0) return stopped;
+    // A line that does not fit in here is next.
+    if (last != batch + BATCH * BATCHED) break;
+  }
+  return line;
+}
+
+/** The processor fetches all their slots at the same time, if nothing stands between two loads. */
+function bringNear(last: usize): void {
+  const mask = tableSlots - 1;
+  let sum: u32 = 0;
+  for (let at = batch; at < last; at += BATCHED)
+    sum += load<u32>(table + (load<u32>(at, 16) & mask) * SLOT_BYTES);
+  // Loads that nobody uses would be left out.
+  store<u32>(ignored, sum);
+}
+
+/** Takes the lines of the batch; returns where the one begins that found no room, or 0. */
+function countBatch(last: usize): usize {
+  let hashes: u64 = 0;
+  let counted: u32 = 0;
+  let mask = tableSlots - 1;
+  for (let at = batch; at < last; at += BATCHED) {
+    const short = v128.load(at);
+    const hash = load<u64>(at, 16);
+    const lengths = load<u32>(at, 28);
+    let place = <u32>hash & mask;
+    let slot: usize = 0;
+    // One of them may have ended the counting.
+    while (counting) {
+      slot = table + place * SLOT_BYTES;
+      if (
+        load<u32>(slot, 12) == lengths &&
+        !v128.any_true(v128.xor(v128.load(slot, 16), short))
+      )
+        break;
+      if (load<u32>(slot, 4) == 0) {
+        slot = 0;
+        break;
+      }
+      place = (place + 1) & mask;
+    }
+    if (slot != 0) {
+      store<u32>(slot, load<u32>(slot, 8) + 1, 8);
+      counted += 1;
+      hashes += hash;
+      continue;
+    }
+    const line = <usize>load<u32>(at, 24);
+    if (!insert(line, lengths >> 8, lengths & 255)) {
+      count(counted, hashes);
+      return line;
+    }
+    mask = tableSlots - 1;
+  }
+  count(counted, hashes);
+  return 0;
 }
 
 /** Lines that were there already. */
@@ -281,7 +335,7 @@ function insert(line: usize, bytes: u32, keyBytes: u32): bool {
   let hash: u64;
   if (bytes <= SHORT) {
     const within = i8x16.lt_u(IOTA, i8x16.splat(<i8>bytes));
-    hash = hashShort(v128.and(v128.load(line), within), (<u64>bytes << 32) | keyBytes);
+    hash = hashShort(v128.and(v128.load(line), within), (bytes << 8) | keyBytes);
   } else hash = hashOf(line, bytes, keyBytes);
   const tag = <u32>hash;
   let slot: usize = 0;
@@ -289,7 +343,7 @@ function insert(line: usize, bytes: u32, keyBytes: u32): bool {
     slot = findSlot(line, bytes, keyBytes, tag);
     const entry = load<u32>(slot, 4);
     if (entry != 0) {
-      store<u32>(entry, load<u32>(entry, 4) + 1, 4);
+      store<u32>(slot, load<u32>(slot, 8) + 1, 8);
       count(1, hash);
       return true;
     }
@@ -319,7 +373,7 @@ function findSlot(line: usize, bytes: u32, keyBytes: u32, tag: u32): usize {
 function append(line: usize, bytes: u32, keyBytes: u32, tag: u32, hash: u64, at: usize): bool {
   const end = used + ENTRY_HEAD + bytes;
   const need = <u64>end + <u64>(entries + 1) * SORT_BYTES;
-  if (need > <u64>arenaEnd) {
+  if (need > <u64>(counting ? table : arenaEnd)) {
     full = true;
     return false;
   }
@@ -332,10 +386,7 @@ function append(line: usize, bytes: u32, keyBytes: u32, tag: u32, hash: u64, at:
     enlargeTable();
     slot = findSlot(line, bytes, keyBytes, tag);
   }
-  if (slot != 0) {
-    store<u32>(slot, tag);
-    store<u32>(slot, <u32>used, 4);
-  }
+  if (slot != 0) fillSlot(slot, tag, used, 1, line, bytes, keyBytes);
   store<u32>(used, tag);
   store<u32>(used, 1, 4);
   store<u32>(used, keyBytes, 8);
@@ -349,21 +400,54 @@ function append(line: usize, bytes: u32, keyBytes: u32, tag: u32, hash: u64, at:
   count(1, hash);
   if (probing && records >= PROBE_RECORDS) {
     probing = false;
-    counting = entries <= records / 2;
+    if (entries > records / 2) {
+      settleCounts();
+      counting = false;
+    }
   }
   return true;
 }
 
+function fillSlot(
+  slot: usize,
+  tag: u32,
+  entry: usize,
+  times: u32,
+  line: usize,
+  bytes: u32,
+  keyBytes: u32,
+): void {
+  store<u32>(slot, tag);
+  store<u32>(slot, <u32>entry, 4);
+  store<u32>(slot, times, 8);
+  if (bytes > SHORT) return store<u32>(slot, 0, 12);
+  const within = i8x16.lt_u(IOTA, i8x16.splat(<i8>bytes));
+  store<u32>(slot, (bytes << 8) | keyBytes, 12);
+  v128.store(slot, v128.and(v128.load(line), within), 16);
+}
+
+/** Tells the entries what their slots have counted. */
+export function settleCounts(): void {
+  if (!counting) return;
+  const end = table + tableSlots * SLOT_BYTES;
+  for (let slot = table; slot < end; slot += SLOT_BYTES) {
+    const entry = <usize>load<u32>(slot, 4);
+    if (entry != 0) store<u32>(entry, load<u32>(slot, 8), 4);
+  }
+}
+
 function enlargeTable(): void {
-  tableSlots *= 4;
-  if (tableSlots > tableSlotsMax) tableSlots = tableSlotsMax;
+  settleCounts();
+  tableSlots = min(4 * tableSlots, tableSlotsMax);
   memory.fill(table, 0, tableSlots * SLOT_BYTES);
   const mask = tableSlots - 1;
-  for (let entry = arena; entry < used; entry += ENTRY_HEAD + load<u32>(entry, 12)) {
+  for (let entry = arena; entry < used; ) {
     const tag = load<u32>(entry);
+    const bytes = load<u32>(entry, 12);
     let at = tag & mask;
     while (load<u32>(table + at * SLOT_BYTES, 4) != 0) at = (at + 1) & mask;
-    store<u32>(table + at * SLOT_BYTES, tag);
-    store<u32>(table + at * SLOT_BYTES, <u32>entry, 4);
+    const line = entry + ENTRY_HEAD;
+    fillSlot(table + at * SLOT_BYTES, tag, entry, load<u32>(entry, 4), line, bytes, load<u32>(entry, 8));
+    entry = line + bytes;
   }
 }

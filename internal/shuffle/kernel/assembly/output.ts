@@ -16,6 +16,8 @@ export const DAMAGED: u32 = 3;
 export const NEEDS: u32 = 16;
 
 const LF: u8 = 10;
+/** So many short lines are written one by one. */
+const FEW_LINES: u32 = 64;
 
 let kind: u32 = RECORDS;
 let start: usize = 0;
@@ -110,9 +112,15 @@ function giveLines(count: u64, line: usize, bytes: u32): u32 {
   putBytes(line, bytes);
   store<u8>(at, LF);
   at += 1;
-  // Doubles what is there: a handful of copies for any count.
   const total = <u32>fit * size;
   let filled = size;
+  if (size <= 16) {
+    // What is written beyond is written over next.
+    const short = v128.load(first);
+    const few = min(total, FEW_LINES * size);
+    for (; filled < few; filled += size) v128.store(first + filled, short);
+  }
+  // Doubles what is there: a handful of copies for any count.
   while (filled < total) {
     const part = min(filled, total - filled);
     memory.copy(first + filled, first, part);
