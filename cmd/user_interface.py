@@ -249,6 +249,8 @@ def jobs(server, path, body=None):
     data = body and json.dumps(body).encode()
     try:
         request = Request(server + path, data, {"Content-Type": "application/json"})
+        if token := os.environ.get("MR_TOKEN"):  # For this server, not for one it points to.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         response = urlopen(request, timeout=SILENCE_S)
     except HTTPError as error:
         raise refusal(error) from None

@@ -2,6 +2,7 @@ import { pino } from "pino";
 import { MrError, messageOf } from "../../internal/model/errors.ts";
 import type { Logger } from "../../internal/model/logger.ts";
 import { ConfigError } from "./config.ts";
+import { redacted } from "./redaction.ts";
 
 /** A process that `main` starts and that ends in good order when asked. */
 export interface ServerProcess {
@@ -11,7 +12,14 @@ export interface ServerProcess {
 }
 
 export function createLogger(name: string, level: string): Logger {
-  return pino({ name, level, base: { name, pid: process.pid } }, pino.destination(2));
+  const out = pino.destination(2);
+  const stream = { write: (line: string) => void out.write(redacted(line)) };
+  return pino({ name, level, base: { name, pid: process.pid } }, stream);
+}
+
+/** Whether nobody beyond this machine can reach a port of this host. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
 }
 
 /**
@@ -43,7 +51,8 @@ export async function runProcess(
   } catch (error) {
     const known = error instanceof ConfigError || error instanceof MrError;
     const hint = (error as NodeJS.ErrnoException).code === "EADDRINUSE" ? " (is it running?)" : "";
-    process.stderr.write(`${known || hint ? messageOf(error) + hint : (error as Error).stack}\n`);
+    const text = known || hint ? messageOf(error) + hint : (error as Error).stack;
+    process.stderr.write(redacted(`${text}\n`));
     process.exit(1);
   }
 }

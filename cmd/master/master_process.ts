@@ -9,7 +9,8 @@ import { SessionServer } from "../../internal/rpc/session_server.ts";
 import { DEFAULT_SCHEDULER_CONFIG } from "../../internal/scheduler/state.ts";
 import { openCoordinator, openStore } from "../common/backends.ts";
 import type { MasterConfig } from "../common/config.ts";
-import { createLogger, type ServerProcess } from "../common/run_process.ts";
+import { openCertificates } from "../common/pem_files.ts";
+import { createLogger, isLoopback, type ServerProcess } from "../common/run_process.ts";
 
 const PING_INTERVAL_MS = 2_000;
 const PING_TIMEOUT_MS = 3_000;
@@ -25,18 +26,26 @@ export class MasterProcess implements ServerProcess {
   private serving = false;
 
   static async open(config: MasterConfig): Promise<MasterProcess> {
-    return new MasterProcess(config, await openCoordinator(config), await openStore(config));
+    const logger = createLogger("master", config.MR_LOG_LEVEL);
+    const coordinator = await openCoordinator(config, logger);
+    return new MasterProcess(config, logger, coordinator, await openStore(config));
   }
 
-  private constructor(config: MasterConfig, coordinator: Coordinator, store: ObjectStore) {
+  private constructor(
+    config: MasterConfig,
+    logger: Logger,
+    coordinator: Coordinator,
+    store: ObjectStore,
+  ) {
     this.config = config;
-    this.logger = createLogger("master", config.MR_LOG_LEVEL);
+    this.logger = logger;
     this.coordinator = coordinator;
     this.store = store;
     this.master = new Master({
       coordinator: this.coordinator,
       store: this.store,
       logger: this.logger,
+      networkAllowed: config.MR_NETWORK_JOBS === "allow",
       scheduler: {
         ...DEFAULT_SCHEDULER_CONFIG,
         heartbeatMs: config.MR_HEARTBEAT_MS,
@@ -54,14 +63,17 @@ export class MasterProcess implements ServerProcess {
       sessions: new SessionServer(this.master),
       pingIntervalMs: PING_INTERVAL_MS,
       pingTimeoutMs: PING_TIMEOUT_MS,
+      certificates: openCertificates(config, this.logger),
+      logger: this.logger,
     });
   }
 
   async start(): Promise<{ address: string }> {
     const { config, logger } = this;
-    const isLoopback = config.POD_IP === "127.0.0.1";
-    if (!isLoopback) logger.warn({}, "the RPC port is open to the network, without TLS");
-    const port = await this.server.listen(isLoopback ? "127.0.0.1" : "0.0.0.0", config.RPC_PORT);
+    const isHere = isLoopback(config.POD_IP);
+    if (!isHere && config.MR_TLS_CERT === undefined)
+      logger.warn({}, "anybody who reaches the RPC port may run programs: set MR_TLS_*");
+    const port = await this.server.listen(isHere ? config.POD_IP : "0.0.0.0", config.RPC_PORT);
     const address = config.RPC_ADDRESS ?? `${config.POD_IP}:${port}`;
     this.master.start({ id: `${hostname()}-${process.pid}`, address, pid: process.pid });
     this.serving = true;

@@ -72,16 +72,20 @@ const RECONNECTS_MAX = 60;
 /** The proxy's HTTP surface, for the commands. */
 export class Client {
   readonly server: string;
+  private readonly headers: Record<string, string>;
 
-  constructor(server: string) {
+  /** @param token for a proxy that asks for one. */
+  constructor(server: string, token?: string) {
     this.server = server.replace(/\/+$/, "");
+    this.headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   }
 
   static from(args: Args): Client {
     const server = args.text("server") ?? process.env.MR_SERVER ?? "http://127.0.0.1:8080";
     if (!/^https?:\/\/./.test(server) || !URL.canParse(server))
       throw new UsageError(`${server}: the server's URL looks like http://127.0.0.1:8080`);
-    return new Client(server);
+    // Not an option: other users of the machine see those.
+    return new Client(server, process.env.MR_TOKEN || undefined);
   }
 
   async json<T>(path: string, init: RequestInit = {}): Promise<T> {
@@ -93,10 +97,11 @@ export class Client {
     try {
       const url = `${this.server}${path}`;
       const isRead = init.method === undefined;
-      response = await fetch(url, init).catch((error) => {
+      const request = { ...init, headers: { ...this.headers, ...init.headers } };
+      response = await fetch(url, request).catch((error) => {
         // A connection that was kept may have been closed just now by the other side.
         if (!isRead || init.signal?.aborted) throw error;
-        return fetch(url, init);
+        return fetch(url, request);
       });
     } catch (error) {
       if (init.signal?.aborted) throw error;

@@ -10,9 +10,7 @@ const READY_MS = 30_000;
 
 /** What an operator sets for scripts holds here too; where a cluster keeps its data does not. */
 function scriptSettings(): Record<string, string | undefined> {
-  const names = Object.keys(process.env).filter((name) =>
-    /^MR_(SORT|LINE|SCRIPT|MODULES|PIP)/.test(name),
-  );
+  const names = Object.keys(process.env).filter((name) => /^MR_(SORT|LINE|SCRIPT|PIP)/.test(name));
   return Object.fromEntries(names.map((name) => [name, process.env[name]]));
 }
 
@@ -38,7 +36,9 @@ export class InProcessCluster {
       MR_LOG_LEVEL: process.env.MR_LOG_LEVEL ?? "silent",
     };
     const master = await this.open(
-      await MasterProcess.open(masterConfig({ ...common, RPC_PORT: "0" })),
+      await MasterProcess.open(
+        masterConfig({ ...common, RPC_PORT: "0", MR_NETWORK_JOBS: "allow" }),
+      ),
     );
     const proxy = await this.open(
       await ProxyProcess.open(proxyConfig({ ...common, HTTP_PORT: "0" })),

@@ -14,6 +14,7 @@ import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { UsageError } from "./options.ts";
+import { type ReservedPort, reservePort } from "./reserved_port.ts";
 
 export interface LocalClusterOptions {
   /** Data, state and logs; made if need be, and kept. */
@@ -68,6 +69,7 @@ interface Member {
 export class LocalCluster {
   private readonly options: LocalClusterOptions;
   private readonly members: Member[] = [];
+  private readonly ports: ReservedPort[] = [];
   private readonly failed = new AbortController();
   private isReady = false;
   private closing = false;
@@ -79,20 +81,18 @@ export class LocalCluster {
 
   /** Resolves to the proxy's URL when jobs can be taken. */
   async start(): Promise<string> {
-    const { dir, masters, workers, slotsPerWorker, port } = this.options;
+    const { dir, masters, workers, slotsPerWorker } = this.options;
     this.lock();
     mkdirSync(join(dir, "logs"), { recursive: true });
     await rm(join(dir, "scratch"), { recursive: true, force: true });
+    const port = this.options.port || (await this.port());
     const proxy = this.add("proxy", 1, { HTTP_PORT: String(port) });
     await this.listening(proxy);
-    for (let i = 1; i <= masters; i += 1) this.add("master", i, { RPC_PORT: "0" });
+    for (let i = 1; i <= masters; i += 1)
+      this.add("master", i, { RPC_PORT: String(await this.port()) });
     const addresses: string[] = [];
-    for (const member of this.members.filter(({ role }) => role === "master")) {
-      const address = await this.listening(member);
-      // After a restart it is to be found where it was.
-      member.env.RPC_PORT = address.slice(address.lastIndexOf(":") + 1);
-      addresses.push(address);
-    }
+    for (const member of this.members.filter(({ role }) => role === "master"))
+      addresses.push(await this.listening(member));
     for (let i = 1; i <= workers; i += 1)
       this.add("worker", i, {
         RPC_ADDRESS: addresses.join(","),
@@ -100,7 +100,6 @@ export class LocalCluster {
         MR_WORKER_NAME: `worker-${i}`,
       });
     const url = `http://${proxy.address}`;
-    proxy.env.HTTP_PORT = new URL(url).port;
     await this.ready(url);
     this.isReady = true;
     return url;
@@ -122,6 +121,13 @@ export class LocalCluster {
     }
     writeFileSync(path, String(process.pid), { flag: "wx" });
     this.locked = path;
+  }
+
+  /** Where a process is found again after a restart. */
+  private async port(): Promise<number> {
+    const port = await reservePort();
+    this.ports.push(port);
+    return port.number;
   }
 
   private add(role: Role, number: number, env: Record<string, string>): Member {
@@ -189,8 +195,10 @@ export class LocalCluster {
         MR_SCRATCH_DIR: join(dir, "scratch"),
         MR_PARENT_PID: String(process.pid),
       };
-    if (etcd === undefined) return { ...env, MR_SQLITE_FILE: join(dir, "state.db") };
-    return { ...env, ETCD_ADDRESS: etcd };
+    // Scripts run as whoever started this, who may use the network.
+    const served = { ...env, MR_NETWORK_JOBS: "allow" };
+    if (etcd === undefined) return { ...served, MR_SQLITE_FILE: join(dir, "state.db") };
+    return { ...served, ETCD_ADDRESS: etcd };
   }
 
   private restart(member: Member, child: ChildProcess, how: string): void {
@@ -261,6 +269,7 @@ export class LocalCluster {
       const members = this.members.filter((member) => member.role === role);
       await Promise.all(members.map(({ child }) => end(child)));
     }
+    for (const port of this.ports.splice(0)) port[Symbol.dispose]();
     if (this.locked === undefined) return;
     await rm(join(this.options.dir, "scratch"), { recursive: true, force: true, maxRetries: 3 });
     await rm(this.locked, { force: true });

@@ -14,6 +14,7 @@ import { localCommand } from "./local_command.ts";
 import { type Command, helpOf, parseCommand, UsageError } from "./options.ts";
 import { replayCommand } from "./replay_command.ts";
 import { runCommand } from "./run_command.ts";
+import { tokenCommand } from "./token_command.ts";
 
 const COMMANDS: Command[] = [
   localCommand,
@@ -29,6 +30,7 @@ const COMMANDS: Command[] = [
   workersCommand,
   downloadCommand,
   replayCommand,
+  tokenCommand,
 ];
 
 function overview(): string {

@@ -2,16 +2,21 @@ import { mkdir, readdir } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { MrError } from "../../internal/model/errors.ts";
+import { MrError, messageOf } from "../../internal/model/errors.ts";
 import { isJobId, parseAttemptId, parseTaskId } from "../../internal/model/ids.ts";
 import { fileFault } from "../../internal/model/request_fields.ts";
 import { type Assignment, inputRangeSchema, sourceSchema } from "../../internal/model/task.ts";
+import { Runner } from "../../internal/streaming/runner.ts";
+import { UNLIMITED } from "../../internal/streaming/script_process.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
+import { createLogger } from "../common/run_process.ts";
 import { Client, type JobJson, ServerError } from "./client.ts";
 import { printable } from "./format.ts";
 import { type Command, SERVER_FLAG, UsageError } from "./options.ts";
 import { ProxyStore } from "./proxy_store.ts";
 
+/** One script at a time has this machine. */
+const LIMITS = { ...UNLIMITED, memoryBytes: Math.floor(totalmem() * 0.9) };
 const MB = 1024 * 1024;
 
 export const replayCommand: Command = {
@@ -55,6 +60,7 @@ export async function replayHere(
   const interrupted = new AbortController();
   const interrupt = () => interrupted.abort();
   process.once("SIGINT", interrupt);
+  await using runner = await openRunner(folder);
   try {
     return await replayTask({
       assignment,
@@ -63,8 +69,8 @@ export async function replayHere(
       options: {
         sortBytes: 64 * MB,
         lineBytesMax: 256 * MB,
-        limits: { memoryBytes: Math.floor(totalmem() * 0.9), processes: 0, outputBytes: 0 },
-        code: { modules: true, pipIndexUrl: undefined },
+        limits: { map: LIMITS, reduce: LIMITS },
+        code: { runner: runner.address, pipIndexUrl: undefined },
       },
       signal: interrupted.signal,
       say,
@@ -76,6 +82,15 @@ export async function replayHere(
     throw error;
   } finally {
     process.removeListener("SIGINT", interrupt);
+  }
+}
+
+async function openRunner(folder: string): Promise<Runner> {
+  try {
+    const logger = createLogger("replay", "silent");
+    return await Runner.open({ socket: undefined, folder, logger });
+  } catch (error) {
+    throw new ServerError(0, messageOf(error));
   }
 }
 
@@ -109,6 +124,7 @@ const assignmentSchema = z.object({
     output: z.string(),
     badRecordsMax: z.int(),
     badOutput: z.string(),
+    network: z.boolean(),
   }),
   input: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("map"), split: z.array(inputRangeSchema), narrow: z.boolean() }),

@@ -58,6 +58,7 @@ export const runCommand: Command = {
       value: "N",
       help: "input records that may be set aside because the mapper fails on them",
     },
+    network: { help: "its scripts may make connections, where the operator permits that" },
     request: {
       value: "FILE",
       help: "the request as JSON, with steps if need be; other flags come before it",
@@ -120,6 +121,7 @@ async function requestFrom(client: Client, args: Args): Promise<Record<string, u
     priority: args.whole("priority", -100),
     max_attempts: args.whole("max-attempts", 1),
     max_bad_records: args.whole("max-bad-records", 0),
+    network: args.has("network") || undefined,
   };
   const chosen = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...base, ...Object.fromEntries(chosen) };

@@ -1,4 +1,4 @@
-import { chmod, link, lstat, mkdir, open, rm, symlink } from "node:fs/promises";
+import { link, lstat, mkdir, open, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { MrError } from "../model/errors.ts";
 
@@ -39,7 +39,8 @@ export class SafeFolder {
     throw new MrError("user", `${this.archive}: entry ${shown(entry)} ${why}`, { cause });
   }
 
-  async addFolder(entry: string, mode: number): Promise<void> {
+  /** Everybody's to list, whatever the archive says: another user takes it over. */
+  async addFolder(entry: string): Promise<void> {
     const path = this.pathOf(entry);
     if (path === "") return;
     await this.guarded(entry, async () => {
@@ -49,8 +50,6 @@ export class SafeFolder {
         await this.clear(path);
         await this.makeFolder(path);
       }
-      // Ours to list and to empty, whatever the archive says.
-      await chmod(join(this.root, path), (mode & 0o755) | 0o700);
     });
   }
 
@@ -64,7 +63,7 @@ export class SafeFolder {
           this.countBytes(chunk.length);
           await file.writeFile(chunk);
         }
-        await file.chmod((mode & 0o755) | 0o600);
+        await file.chmod((mode & 0o755) | 0o644);
       } finally {
         await file.close();
       }

@@ -43,7 +43,7 @@ async function add(folder: SafeFolder, entry: ArchiveEntry): Promise<void> {
   const { name } = entry;
   switch (entry.kind) {
     case "folder":
-      return folder.addFolder(name, entry.mode);
+      return folder.addFolder(name);
     case "file":
       return folder.addFile(name, entry.mode, entry.body);
     case "symbolic link":

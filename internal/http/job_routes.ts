@@ -13,6 +13,7 @@ import { LIMIT } from "../model/limits.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { attemptLogName } from "../model/task.ts";
+import { callerFor, maySee, mustUseAll, seenJob } from "./authentication.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
 import { HttpError } from "./problem.ts";
 
@@ -32,7 +33,12 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
     if (given.length > 200)
       throw new HttpError(400, "an Idempotency-Key has at most 200 characters");
     // Without a key of the client's, one of ours makes a repeat after a leader change safe.
-    const { job } = await jobs.submit(spec, given === "" ? randomUUID() : given);
+    const key = given === "" ? randomUUID() : given;
+    mustUseAll(ctx, spec);
+    if (spec.from !== "") await seenJob(ctx, jobs, spec.from);
+    const { name } = callerFor(ctx);
+    // Everybody has keys of his own: nobody meets another's job by them.
+    const { job } = await jobs.submit(spec, name === "" ? key : `${name}/${key}`);
     ctx.set("Location", `/jobs/${job.id}`);
     if (prefersAsync(ctx)) {
       ctx.set("Preference-Applied", "respond-async");
@@ -44,23 +50,25 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
   });
 
   router.get("/jobs", async (ctx) => {
-    ctx.body = { jobs: (await jobs.list(false)).map(jobJson) };
+    ctx.body = { jobs: (await jobs.list(false)).filter((job) => maySee(ctx, job)).map(jobJson) };
   });
   router.get("/tasks", async (ctx) => {
-    ctx.body = { jobs: (await jobs.list(true)).map(jobJson) };
+    ctx.body = { jobs: (await jobs.list(true)).filter((job) => maySee(ctx, job)).map(jobJson) };
   });
   router.get("/jobs/:id", async (ctx) => {
-    ctx.body = jobJson(await jobs.get(jobOf(ctx)));
+    ctx.body = jobJson(await seenJob(ctx, jobs, jobOf(ctx)));
   });
   router.delete("/jobs/:id", async (ctx) => {
-    ctx.body = jobJson(await jobs.cancel(jobOf(ctx)));
+    const { id } = await seenJob(ctx, jobs, jobOf(ctx));
+    ctx.body = jobJson(await jobs.cancel(id));
   });
   router.get("/jobs/:id/events", async (ctx) => {
+    const { id } = await seenJob(ctx, jobs, jobOf(ctx));
     ctx.set("Cache-Control", "no-cache");
-    await streamJob(ctx, jobs, jobOf(ctx), "text/event-stream", (line) => `data: ${line}\n\n`);
+    await streamJob(ctx, jobs, id, "text/event-stream", (line) => `data: ${line}\n\n`);
   });
   router.get("/jobs/:id/tasks", async (ctx) => {
-    const { id, steps } = await jobs.get(jobOf(ctx));
+    const { id, steps } = await seenJob(ctx, jobs, jobOf(ctx));
     const own = steps.length === 0 ? (await jobs.tasks(id)).map(taskJson) : [];
     for (const step of steps)
       for (const task of await jobs.tasks(step.id))
@@ -71,6 +79,7 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
     const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
     if (!isJobId(id) || parseTaskId(task) === undefined || !/^\d+-\d+$/.test(attempt))
       throw new MrError("not_found", "there is no such attempt");
+    await seenJob(ctx, jobs, id);
     const name = attemptLogName(`${id}/${task}/${attempt}`);
     if ((await store.head(CONTAINER.logs, name)) === undefined)
       throw new MrError("not_found", `attempt ${attempt} of ${task} left no log`);
@@ -79,10 +88,11 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
   });
   router.get("/jobs/:id/tasks/:task/attempts/:attempt/assignment", async (ctx) => {
     const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
+    await seenJob(ctx, jobs, jobOf(ctx));
     ctx.body = assignmentJson(await jobs.assignment(`${id}/${task}/${attempt}`));
   });
   router.get("/jobs/:id/output", async (ctx) => {
-    const job = await jobs.get(jobOf(ctx));
+    const job = await seenJob(ctx, jobs, jobOf(ctx));
     if (job.state !== "succeeded" || job.spec.phase === "map")
       throw new MrError(
         "conflict",

@@ -4,12 +4,14 @@ import type { Context } from "koa";
 import { MrError } from "../model/errors.ts";
 import { blobNameFault, containerNameFault, prefixFault } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
+import { callerFor, mustUse } from "./authentication.ts";
 import { HttpError } from "./problem.ts";
 
 /** Data and scripts in and out, for clients that have no access to the storage itself. */
 export function addStorageRoutes(router: Router, store: ObjectStore): void {
   router.get("/storage", async (ctx) => {
-    ctx.body = { containers: await store.containers() };
+    const containers = await store.containers();
+    ctx.body = { containers: containers.filter((name) => callerFor(ctx).mayUse(name)) };
   });
   router.get("/storage/:container", async (ctx) => {
     const container = containerOf(ctx);
@@ -69,6 +71,7 @@ function containerOf(ctx: Context): string {
   const { container = "" } = params(ctx);
   const fault = containerNameFault(container);
   if (fault !== undefined) throw new MrError("invalid", `container: ${fault}`);
+  mustUse(ctx, container);
   return container;
 }
 

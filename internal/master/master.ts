@@ -23,8 +23,12 @@ export interface MasterOptions {
   store: ObjectStore;
   logger: Logger;
   scheduler: SchedulerConfig;
+  /** Whether jobs may have their scripts make connections. */
+  networkAllowed: boolean;
 }
 
+const NO_NETWORK =
+  "the operator does not permit jobs with network (MR_NETWORK_JOBS=allow on the masters)";
 const RETRY_MS = 500;
 /** For so long an answer of the coordinator's is passed on to others that ask. */
 const LEADER_FRESH_MS = 100;
@@ -134,6 +138,10 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     idempotencyKey: string,
   ): Promise<{ job: JobView; repeated: boolean }> {
     const term = await this.lead();
+    if (spec.network && !this.options.networkAllowed)
+      throw new MrError("invalid", NO_NETWORK, {
+        violations: [{ field: "network", message: NO_NETWORK }],
+      });
     // A repeat is answered from the record: what it named may be gone by now.
     const scripts = term.knows(idempotencyKey)
       ? {}

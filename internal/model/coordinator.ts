@@ -30,7 +30,7 @@ export interface Leadership {
   /** Whether the term still holds right now, by this process's clock. */
   valid(): boolean;
   /**
-   * Writes atomically, fenced. At most 100 records; a value of undefined deletes.
+   * Writes atomically, fenced. At most COMMIT_RECORDS_MAX records; a value of undefined deletes.
    * @throws MrError `fenced` once deposed, `unavailable` when the outcome is unknown: repeat it before any other.
    */
   commit(writes: RecordWrite[]): Promise<void>;
@@ -49,6 +49,7 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
-export const COMMIT_RECORDS_MAX = 100;
+/** etcd takes 128 operations in a transaction unless told otherwise; some are the term's own. */
+export const COMMIT_RECORDS_MAX = 120;
 /** etcd refuses a request over 1.5 MiB; some of it is framing. */
 export const COMMIT_BYTES_MAX = 1024 * 1024;

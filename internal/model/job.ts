@@ -95,6 +95,8 @@ export interface WorkerView {
   host: string;
   pid: number;
   slots: number;
+  reducesPerSlot: number;
+  /** Slots that could take a map task now. */
   free: number;
   attempts: string[];
   state: "connected" | "away" | "probation";

@@ -26,6 +26,7 @@ export interface JobSpec extends StepSpec {
   from: string;
   priority: number;
   max_attempts: number;
+  network: boolean;
   steps: StepSpec[];
 }
 

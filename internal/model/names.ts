@@ -39,6 +39,9 @@ export function prefixFault(prefix: string): string | undefined {
   return pathFault(prefix.endsWith("/") ? prefix.slice(0, -1) : prefix);
 }
 
+/** Of one UTF-16 unit. */
+const UTF8_BYTES_MAX = 3;
+
 function pathFault(name: string): string | undefined {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
   if (/[\u0000-\u001f\u007f\\]/.test(name)) return "control characters and \\ are not allowed";
@@ -46,7 +49,7 @@ function pathFault(name: string): string | undefined {
   for (const segment of name.split("/")) {
     if (segment === "") return "a name has no empty segment (//, or a slash at its start)";
     if (segment === "." || segment === "..") return "the segments . and .. are not allowed";
-    if (new TextEncoder().encode(segment).length > 255)
+    if (segment.length > 255 / UTF8_BYTES_MAX && new TextEncoder().encode(segment).length > 255)
       return "a segment between slashes has at most 255 bytes";
   }
   return undefined;

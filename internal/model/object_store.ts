@@ -52,7 +52,10 @@ export interface ObjectStore {
   list(container: string, prefix?: string): AsyncIterable<ObjectInfo>;
   head(container: string, name: string): Promise<ObjectInfo | undefined>;
   read(container: string, name: string, options?: ReadOptions): AsyncIterable<Uint8Array>;
-  /** `owner` is unique to the attempt: two owners may stage one name at a time. */
+  /**
+   * `owner` is unique to the attempt: two owners may stage one name at a time.
+   * What stands before its first slash is its group.
+   */
   stage(
     container: string,
     name: string,
@@ -62,8 +65,8 @@ export interface ObjectStore {
   publish(receipt: Receipt, signal?: AbortSignal): Promise<void>;
   /** Forgets a staged object that was not published. */
   discard(receipt: Receipt): Promise<void>;
-  /** Forgets whatever owners beginning with the prefix have staged in a container. */
-  discardStaged(container: string, ownerPrefix: string): Promise<void>;
+  /** Forgets whatever the owners of a group have staged in a container. */
+  discardStaged(container: string, group: string): Promise<void>;
   create(
     container: string,
     name: string,

@@ -8,7 +8,7 @@ import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema }
  * What the coordinator keeps. Keys:
  *
  *   job/ID/spec              accepted (before the client is told)
- *   job/ID/split/m-00003/000 the plan, in chunks of ranges; counts once `planned` stands
+ *   job/ID/plan/00000        the plan: splits one after the other; counts once `planned` stands
  *   job/ID/planned
  *   job/ID/done/m-00003      the winner of a task, once
  *   job/ID/fails/m-00003     failure counts
@@ -19,7 +19,8 @@ import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema }
  *   job/ID/report            the end; whatever else the job has is swept
  *   worker/ID                a worker with a session, so that a successor knows whom to expect
  *
- * No value grows with the number of tasks, nothing with maps x reduces.
+ * No value grows with the number of tasks, nothing with maps x reduces. A plan has many tasks
+ * a record: it is written and read at once, and a successor waits for each record it has to read.
  */
 const jobError = z.strictObject({
   class: z.string(),
@@ -62,8 +63,15 @@ const phase = z.strictObject({
 
 export const schemas = {
   spec: jobRecordSchema,
-  split: z.strictObject({ chunks: z.int().min(1), ranges: z.array(inputRangeSchema) }),
-  planned: z.strictObject({ maps: z.int().min(0), bytes: z.number(), startedAtMs: z.number() }),
+  /** Splits of the map tasks from `first` on; the first may go on where the record before ended. */
+  plan: z.strictObject({ first: z.int().min(0), splits: z.array(z.array(inputRangeSchema)) }),
+  planned: z.strictObject({
+    maps: z.int().min(0),
+    /** How many the plan's records are; any beyond were left by one that was not finished. */
+    records: z.int().min(0),
+    bytes: z.number(),
+    startedAtMs: z.number(),
+  }),
   done: z.strictObject({
     attempt: z.string(),
     worker: z.string(),
@@ -102,13 +110,14 @@ export const schemas = {
     host: z.string(),
     pid: z.number(),
     slots: z.number(),
+    reducesPerSlot: z.number().default(1),
   }),
 } as const;
 
 type Schemas = typeof schemas;
 export type RecordKind = keyof Schemas;
 export type RecordOf<K extends RecordKind> = z.infer<Schemas[K]>;
-export type SplitRecord = RecordOf<"split">;
+export type PlanRecord = RecordOf<"plan">;
 export type PlannedRecord = RecordOf<"planned">;
 export type DoneRecord = RecordOf<"done">;
 export type FailsRecord = RecordOf<"fails">;
@@ -120,8 +129,7 @@ export type ReportRecord = RecordOf<"report">;
 export const key = {
   job: (job: string) => `job/${job}/`,
   spec: (job: string) => `job/${job}/spec`,
-  split: (job: string, task: string, chunk: number) =>
-    `job/${job}/split/${task}/${String(chunk).padStart(3, "0")}`,
+  plan: (job: string, index: number) => `job/${job}/plan/${String(index).padStart(5, "0")}`,
   planned: (job: string) => `job/${job}/planned`,
   done: (job: string, task: string) => `job/${job}/done/${task}`,
   fails: (job: string, task: string) => `job/${job}/fails/${task}`,

@@ -143,6 +143,8 @@ export const jobFields = {
   from: z.string().refine(isJobId, "the id of a job is expected").optional(),
   priority: z.int().min(-100).max(100).default(0),
   max_attempts: z.int().min(1).max(100).default(4),
+  /** Whether its scripts may make connections where they otherwise could not. */
+  network: z.boolean().default(false),
 };
 
 /** Whether a program is a blob of dfs-scripts, and not a built-in or a path. */

@@ -1,9 +1,10 @@
-import type { AttemptId } from "./ids.ts";
+import type { AttemptId, JobId } from "./ids.ts";
 import type { FailureClass } from "./job.ts";
 import type {
   Assignment,
   AttemptProgress,
   BadRecords,
+  EarlySources,
   TaskOutput,
   TaskStats,
   WorkerInfo,
@@ -12,7 +13,7 @@ import type {
 /** What a worker says on its stream. `hello` comes first and once. */
 export type WorkerMessage =
   | { kind: "hello"; worker: WorkerInfo; attempts: AttemptId[] }
-  | { kind: "ready"; free: number; grantsSeen: number }
+  | { kind: "ready"; free: number; seen: number; ahead: number }
   | { kind: "heartbeat"; seq: number; attempts: AttemptProgress[] }
   | {
       kind: "completed";
@@ -39,6 +40,8 @@ export type MasterMessage =
   | { kind: "grant"; assignment: Assignment }
   | { kind: "revoke"; attempt: AttemptId; reason: string }
   | { kind: "settled"; attempt: AttemptId; won: boolean }
+  | ({ kind: "prefetch" } & EarlySources)
+  | { kind: "forget"; job: JobId }
   | { kind: "drain" };
 
 /** Port: the leader's side of a worker's stream. */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { AttemptId, WorkerId } from "./ids.ts";
+import type { AttemptId, TaskKind, WorkerId } from "./ids.ts";
 
 /** Bytes [start, start + length) of one version of a blob; records begin, but need not end, there. */
 export const inputRangeSchema = z.strictObject({
@@ -98,12 +98,23 @@ export interface TaskJob {
   badRecordsMax: number;
   /** CONTAINER/PREFIX of the folder for them, one file a task. */
   badOutput: string;
+  /** Its scripts may make connections. */
+  network: boolean;
 }
 
 export type TaskInput =
   /** `narrow`: the mapper has failed on this split; set the records at fault aside. */
   | { kind: "map"; split: Split; narrow: boolean }
   | { kind: "reduce"; partition: number; sources: Source[]; keys: KeyBounds | undefined };
+
+/** Map outputs of a reduce task that is not granted yet. */
+export interface EarlySources {
+  job: TaskJob;
+  partition: number;
+  sources: Source[];
+  /** The indexes of their map tasks. */
+  maps: number[];
+}
 
 /** The keys of a reduce task where they are spread by range: from <= key < to; undefined: no bound. */
 export interface KeyBounds {
@@ -150,6 +161,13 @@ export interface WorkerInfo {
   host: string;
   pid: number;
   slots: number;
+  /** A slot takes one map task, or so many reduce tasks, which wait for their pipes more than they work. */
+  reducesPerSlot: number;
+}
+
+/** A slot has `reducesPerSlot` shares: what a task takes of them. */
+export function sharesOf(kind: TaskKind, { reducesPerSlot }: WorkerInfo): number {
+  return kind === "map" ? reducesPerSlot : 1;
 }
 
 /** Where in dfs-intermediate a map attempt leaves its output: under its own name. */

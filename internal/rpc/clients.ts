@@ -1,8 +1,7 @@
-import { fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import type { LeaderRecord } from "../model/coordinator.ts";
-import { MrError, messageOf } from "../model/errors.ts";
+import type { Certificates } from "../model/certificates.ts";
+import { MrError } from "../model/errors.ts";
 import type { JobView, TaskView, WorkerView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
@@ -14,13 +13,12 @@ import {
   workerFromMessage,
 } from "./conversions.ts";
 import { fromConnectError } from "./errors.ts";
-import { ClusterService, GetLeaderResponseSchema } from "./gen/mapreduce/v1/cluster_pb.ts";
+import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { JobService } from "./gen/mapreduce/v1/job_pb.ts";
 import { grantFromWire } from "./session_conversions.ts";
+import { dialing } from "./tls.ts";
 
 const CALL_MS = 10_000;
-const ASK_MS = 3_000;
-const LEADER_PATH = `/${ClusterService.typeName}/${ClusterService.method.getLeader.name}`;
 const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 
 /** One HTTP/2 connection to one master, with pings: a peer that stands still is noticed. */
@@ -30,13 +28,11 @@ export class MasterConnection {
   readonly cluster: Client<typeof ClusterService>;
 
   /** @param address HOST:PORT */
-  constructor(address: string) {
-    const baseUrl = `http://${address}`;
-    this.sessions = new Http2SessionManager(baseUrl, {
-      pingIntervalMs: 2_000,
-      pingTimeoutMs: 3_000,
-      idleConnectionTimeoutMs: 60_000,
-    });
+  constructor(address: string, certificates: Certificates | undefined) {
+    const { scheme, tls } = dialing(certificates);
+    const baseUrl = `${scheme}://${address}`;
+    const pings = { pingIntervalMs: 2_000, pingTimeoutMs: 3_000, idleConnectionTimeoutMs: 60_000 };
+    this.sessions = new Http2SessionManager(baseUrl, pings, tls);
     const transport = createGrpcTransport({
       baseUrl,
       sessionManager: this.sessions,
@@ -48,31 +44,6 @@ export class MasterConnection {
 
   close(): void {
     this.sessions.abort();
-  }
-}
-
-/**
- * Asks a master who leads: by Connect's plain POST, on a connection that is kept for the next
- * question. When a leader dies, all workers ask at once, and again until there is another.
- * @param address HOST:PORT
- * @throws MrError `unavailable`
- */
-export async function askLeader(address: string): Promise<LeaderRecord> {
-  try {
-    const response = await fetch(`http://${address}${LEADER_PATH}`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: "{}",
-      signal: AbortSignal.timeout(ASK_MS),
-    });
-    const answer = (await response.json()) as JsonObject;
-    if (!response.ok) throw new MrError("unavailable", String(answer.message));
-    const { id, address: place, epoch, pid } = fromJson(GetLeaderResponseSchema, answer);
-    return { id, address: place, epoch: Number(epoch), pid };
-  } catch (cause) {
-    if (cause instanceof MrError) throw cause;
-    const { cause: deeper } = cause as Error;
-    throw new MrError("unavailable", messageOf(deeper ?? cause), { cause });
   }
 }
 

@@ -47,6 +47,7 @@ export function specFromMessage(message: SpecMessage | undefined): JobSpec {
     conf: message.conf,
     files: message.files,
     priority: message.priority,
+    network: message.network,
   };
   if (message.output !== "") common.output = message.output;
   if (message.from !== "") common.from = message.from;
@@ -96,6 +97,7 @@ function storedSpec(message: SpecMessage | undefined): JobSpec {
     from: spec.from,
     priority: spec.priority,
     max_attempts: spec.maxAttempts,
+    network: spec.network,
     steps: spec.steps.map(storedStep),
   };
 }
@@ -128,6 +130,7 @@ export function specToMessage(spec: JobSpec) {
     from: spec.from,
     priority: spec.priority,
     maxAttempts: spec.max_attempts,
+    network: spec.network,
     steps: spec.steps.map(stepToMessage),
   };
 }
@@ -278,10 +281,10 @@ export function workerToMessage(worker: WorkerView): MessageInitShape<typeof Wor
 }
 
 export function workerFromMessage(worker: Worker): WorkerView {
-  const { id, host, pid, slots, free, attempts } = worker;
+  const { id, host, pid, slots, reducesPerSlot, free, attempts } = worker;
   const state =
     worker.state === "away" || worker.state === "probation" ? worker.state : "connected";
-  return { id, host, pid, slots, free, attempts, state };
+  return { id, host, pid, slots, reducesPerSlot, free, attempts, state };
 }
 
 export function isFailureClass(text: string): text is (typeof FAILURE_CLASSES)[number] {

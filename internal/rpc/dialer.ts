@@ -1,7 +1,8 @@
 import { lookup } from "node:dns/promises";
+import type { Certificates } from "../model/certificates.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { LeaderDialer, LeaderStream } from "../model/session.ts";
-import { askLeader } from "./clients.ts";
+import { askLeader } from "./ask_leader.ts";
 import { WorkerStream } from "./worker_stream.ts";
 
 /**
@@ -10,18 +11,23 @@ import { WorkerStream } from "./worker_stream.ts";
  */
 export class MasterDialer implements LeaderDialer {
   private readonly masters: string[];
+  private readonly certificates: Certificates | undefined;
 
-  /** @param masters HOST:PORT each; a name may stand for several hosts. */
-  constructor(masters: string[]) {
+  /**
+   * @param masters HOST:PORT each; a name may stand for several hosts.
+   * @param certificates undefined: without TLS.
+   */
+  constructor(masters: string[], certificates: Certificates | undefined) {
     this.masters = masters;
+    this.certificates = certificates;
   }
 
   async dial(): Promise<LeaderStream> {
     const faults: string[] = [];
     for (const address of await this.addresses(faults)) {
       try {
-        const leader = await askLeader(address);
-        return new WorkerStream(leader.address);
+        const leader = await askLeader(address, this.certificates);
+        return new WorkerStream(leader.address, this.certificates);
       } catch (error) {
         faults.push(`${address}: ${messageOf(error)}`);
       }

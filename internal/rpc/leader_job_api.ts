@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type { Certificates } from "../model/certificates.ts";
 import type { LeaderRecord } from "../model/coordinator.ts";
 import { MrError } from "../model/errors.ts";
 import { isFinal, type JobView, type TaskView, type WorkerView } from "../model/job.ts";
@@ -15,12 +16,18 @@ import { MasterConnection, RemoteJobApi } from "./clients.ts";
 export class LeaderJobApi implements JobApi {
   private readonly locator: LeaderLocator;
   private readonly patienceMs: number;
+  private readonly certificates: Certificates | undefined;
   private current: { address: string; connection: MasterConnection } | undefined;
 
   /** @param patienceMs how long a call waits for there to be a leader that answers. */
-  constructor(locator: LeaderLocator, patienceMs: number) {
+  constructor(locator: LeaderLocator, patienceMs: number, certificates: Certificates | undefined) {
     this.locator = locator;
     this.patienceMs = patienceMs;
+    this.certificates = certificates;
+    // The next call dials with the new ones; what runs on the old connection may end there.
+    certificates?.onChange(() => {
+      this.current = undefined;
+    });
   }
 
   submit(spec: JobSpec, idempotencyKey: string): Promise<{ job: JobView; repeated: boolean }> {
@@ -92,7 +99,7 @@ export class LeaderJobApi implements JobApi {
     if (leader === undefined) throw new MrError("unavailable", "there is no leader just now");
     if (this.current?.address !== leader.address) {
       this.current?.connection.close();
-      const connection = new MasterConnection(leader.address);
+      const connection = new MasterConnection(leader.address, this.certificates);
       this.current = { address: leader.address, connection };
     }
     return new RemoteJobApi(this.current.connection);

@@ -1,12 +1,27 @@
 import { createServer as createHttp1, type Server as Http1Server } from "node:http";
-import { createServer as createHttp2, type Http2Server, type ServerHttp2Session } from "node:http2";
+import {
+  createServer as createHttp2,
+  createSecureServer,
+  type Http2SecureServer,
+  type Http2Server,
+  Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from "node:http2";
 import { createServer as createNet, type Server, type Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import type { Certificates } from "../model/certificates.ts";
+import { messageOf } from "../model/errors.ts";
+import type { Logger } from "../model/logger.ts";
 import { MESSAGE_BYTES_MAX, type SessionServer } from "./session_server.ts";
+import { admits, type Peer, peerOf, refusalOf } from "./tls.ts";
 
 /** The first bytes of every HTTP/2 connection without TLS. */
 const HTTP2_PREFACE = "PRI * HTTP/2";
+/** The first byte of every TLS connection: a handshake record. */
+const TLS_HANDSHAKE = 0x16;
 
 export interface RpcServerOptions {
   routes: (router: ConnectRouter) => void;
@@ -15,32 +30,78 @@ export interface RpcServerOptions {
   /** How often an HTTP/2 peer is asked for a sign of life, and how long it may take, in ms. */
   pingIntervalMs: number;
   pingTimeoutMs: number;
+  /** Undefined: without TLS, whoever reaches the port is let in. */
+  certificates: Certificates | undefined;
+  logger: Logger;
 }
 
-/** One port for HTTP/1.1 (curl, JSON) and cleartext HTTP/2 (gRPC): the first bytes decide. */
+type Handler = ReturnType<typeof connectNodeAdapter>;
+
+/** One port for HTTP/1.1 (curl, JSON) and HTTP/2 (gRPC), with and without TLS: the first bytes decide. */
 export class RpcServer {
   private readonly options: RpcServerOptions;
   private readonly shutdown = new AbortController();
   private readonly net: Server;
   private readonly http1: Http1Server;
   private readonly http2: Http2Server;
+  private readonly secure: Http2SecureServer | undefined;
   private readonly sockets = new Set<Socket>();
   private readonly sessions = new Set<ServerHttp2Session>();
 
   constructor(options: RpcServerOptions) {
     this.options = options;
-    const handler = connectNodeAdapter({
+    const connect = connectNodeAdapter({
       routes: options.routes,
       shutdownSignal: this.shutdown.signal,
       readMaxBytes: MESSAGE_BYTES_MAX,
     });
-    this.http1 = createHttp1(handler);
-    this.http2 = createHttp2({}, (request, response) => {
-      if (!options.sessions.take(request, response)) handler(request, response);
+    const handler = this.guarded((request, response) => {
+      const isSession =
+        request instanceof Http2ServerRequest &&
+        options.sessions.take(request, response as Http2ServerResponse);
+      if (!isSession) connect(request, response);
     });
-    this.http2.on("session", (session) => this.supervise(session));
-    this.http2.on("sessionError", () => undefined);
+    this.http1 = createHttp1(handler);
+    this.http2 = createHttp2({}, handler);
+    this.secure = options.certificates && this.secured(options.certificates, handler);
+    for (const server of [this.http2, this.secure]) {
+      server?.on("session", (session) => this.supervise(session));
+      server?.on("sessionError", () => undefined);
+    }
     this.net = createNet((socket) => this.dispatch(socket));
+  }
+
+  private secured(certificates: Certificates, handler: Handler): Http2SecureServer {
+    const server = createSecureServer(
+      // A bad certificate counts as none: cut off in the handshake, its owner would not learn why.
+      { ...certificates.current(), allowHTTP1: true, requestCert: true, rejectUnauthorized: false },
+      handler,
+    );
+    certificates.onChange(() => server.setSecureContext(certificates.current()));
+    server.on("tlsClientError", (error, socket) => {
+      const peer = socket.remoteAddress ?? "";
+      this.options.logger.warn({ peer, error: messageOf(error) }, "a peer was refused");
+    });
+    return server;
+  }
+
+  /** With certificates each part may ask only what its role is there for. */
+  private guarded(handler: Handler): Handler {
+    if (this.options.certificates === undefined) return handler;
+    const peers = new WeakMap<object, Peer>();
+    return (request, response) => {
+      const socket = request.socket as TLSSocket;
+      const connection = (request as Http2ServerRequest).stream?.session ?? socket;
+      if (!peers.has(connection)) peers.set(connection, peerOf(socket));
+      const peer = peers.get(connection);
+      if (admits(request.url ?? "", peer)) return handler(request, response);
+      const why = refusalOf(socket, peer);
+      const from = { peer: socket.remoteAddress ?? "", path: request.url ?? "" };
+      this.options.logger.warn({ ...from, error: why }, "a peer was refused");
+      response.writeHead(403, { "content-type": "application/json" });
+      response.end(JSON.stringify({ code: "permission_denied", message: why }));
+      request.resume();
+    };
   }
 
   async listen(host: string, port: number): Promise<number> {
@@ -64,12 +125,17 @@ export class RpcServer {
       if (chunk === null) return void socket.once("readable", look);
       clearTimeout(patience);
       socket.unshift(chunk);
-      const head = chunk.subarray(0, HTTP2_PREFACE.length).toString("latin1");
-      const server = HTTP2_PREFACE.startsWith(head) ? this.http2 : this.http1;
+      const server = this.serverFor(chunk);
       server.emit("connection", socket);
       if (server === this.http1) socket.resume();
     };
     socket.once("readable", look);
+  }
+
+  private serverFor(chunk: Buffer) {
+    if (this.secure !== undefined && chunk[0] === TLS_HANDSHAKE) return this.secure;
+    const head = chunk.subarray(0, HTTP2_PREFACE.length).toString("latin1");
+    return HTTP2_PREFACE.startsWith(head) ? this.http2 : this.http1;
   }
 
   /** A peer that stopped, or was cut off, is noticed by nothing but its silence. */

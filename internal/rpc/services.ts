@@ -87,13 +87,19 @@ function clusterService(ports: MasterPorts): ServiceImpl<typeof ClusterService> 
   };
 }
 
+/**
+ * Of the service "liveness" (it answers), or any other: all serve until the master drains. One that
+ * stands by serves, too.
+ */
 function healthService(ports: MasterPorts): ServiceImpl<typeof Health> {
   const { SERVING, NOT_SERVING } = HealthCheckResponse_ServingStatus;
-  const status = () => ({ status: ports.serving() ? SERVING : NOT_SERVING });
+  const status = ({ service }: { service: string }) => ({
+    status: service === "liveness" || ports.serving() ? SERVING : NOT_SERVING,
+  });
   return {
     check: status,
-    async *watch(_request, context) {
-      yield status();
+    async *watch(request, context) {
+      yield status(request);
       await new Promise<void>((resolve) => {
         context.signal.addEventListener("abort", () => resolve(), { once: true });
       });

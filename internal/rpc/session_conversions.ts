@@ -10,6 +10,7 @@ import type {
   Receipt,
   Segments,
   Source,
+  TaskJob,
   TaskOutput,
   TaskStats,
 } from "../model/task.ts";
@@ -18,6 +19,7 @@ import {
   type BadRecords as BadMessage,
   type KeyBounds as BoundsMessage,
   type Grant,
+  type TaskJob as JobMessage,
   type TaskOutput as OutputMessage,
   type Part as PartMessage,
   type Segments as SegmentsMessage,
@@ -51,7 +53,7 @@ function workerBody(message: WorkerMessage): object {
       return { workerId: id, ...worker, attempts: message.attempts };
     }
     case "ready":
-      return { free: message.free, grantsSeen: message.grantsSeen };
+      return { free: message.free, grantsSeen: message.seen, ahead: message.ahead };
     case "heartbeat":
       return {
         seq: big(message.seq),
@@ -83,15 +85,21 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
   switch (message.case) {
     case "hello": {
       const { workerId, host, pid, slots, attempts } = message.value;
+      const reducesPerSlot = message.value.reducesPerSlot || 1;
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(workerId)) throw refuse("a bad worker id");
       if (slots < 1 || slots > 10_000) throw refuse("slots out of range");
+      if (reducesPerSlot < 1 || reducesPerSlot > 100) throw refuse("reduces per slot out of range");
       for (const attempt of attempts) checkAttempt(attempt);
-      return { kind: "hello", worker: { id: workerId, host, pid, slots }, attempts };
+      return {
+        kind: "hello",
+        worker: { id: workerId, host, pid, slots, reducesPerSlot },
+        attempts,
+      };
     }
     case "ready": {
-      const { free, grantsSeen } = message.value;
-      if (free < 0 || grantsSeen < 0) throw refuse("a negative count");
-      return { kind: "ready", free, grantsSeen };
+      const { free, grantsSeen: seen, ahead } = message.value;
+      if (free < 0 || seen < 0 || ahead < 0) throw refuse("a negative count");
+      return { kind: "ready", free, seen, ahead };
     }
     case "heartbeat":
       return {
@@ -149,6 +157,12 @@ function masterBody(message: MasterMessage): object {
       return { attempt: message.attempt, reason: message.reason };
     case "settled":
       return { attempt: message.attempt, won: message.won };
+    case "prefetch": {
+      const { job, partition, sources, maps } = message;
+      return { job, partition, sources: sources.map(sourceToWire), maps };
+    }
+    case "forget":
+      return { job: message.job };
     case "drain":
       return {};
   }
@@ -169,6 +183,14 @@ export function masterMessageFromWire(wire: SessionResponse): MasterMessage {
       return { kind: "revoke", attempt: message.value.attempt, reason: message.value.reason };
     case "settled":
       return { kind: "settled", attempt: message.value.attempt, won: message.value.won };
+    case "prefetch": {
+      const { job, partition, sources, maps } = message.value;
+      if (job === undefined || sources.length !== maps.length) throw refuse("a bad prefetch");
+      const told = { job: jobFromWire(job), partition, maps };
+      return { kind: "prefetch", ...told, sources: sources.map(sourceFromWire) };
+    }
+    case "forget":
+      return { kind: "forget", job: message.value.job };
     case "drain":
       return { kind: "drain" };
     default:
@@ -205,28 +227,9 @@ export function grantToWire({ attempt, job, input }: Assignment) {
 export function grantFromWire(grant: Grant): Assignment {
   const { attempt, job, task } = grant;
   if (job === undefined || task.case === undefined) throw refuse("a grant without job or task");
-  const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
-  const { badRecordsMax, badOutput, combiner, partitioner, outputFormat, sortValues } = job;
   return {
     attempt: checkAttempt(attempt),
-    job: {
-      id,
-      name,
-      command,
-      files,
-      env,
-      conf,
-      maps,
-      reduces,
-      output,
-      scripts,
-      badRecordsMax,
-      badOutput,
-      combiner,
-      partitioner,
-      outputFormat,
-      sortValues,
-    },
+    job: jobFromWire(job),
     input:
       task.case === "map"
         ? {
@@ -247,6 +250,31 @@ export function grantFromWire(grant: Grant): Assignment {
             sources: task.value.sources.map(sourceFromWire),
             keys: task.value.keys && boundsFromWire(task.value.keys),
           },
+  };
+}
+
+function jobFromWire(job: JobMessage): TaskJob {
+  const { id, name, command, files, env, conf, maps, reduces, output, scripts } = job;
+  const { badRecordsMax, badOutput, combiner, partitioner, outputFormat, sortValues, network } =
+    job;
+  return {
+    id,
+    name,
+    command,
+    files,
+    env,
+    conf,
+    maps,
+    reduces,
+    output,
+    scripts,
+    badRecordsMax,
+    badOutput,
+    combiner,
+    partitioner,
+    outputFormat,
+    sortValues,
+    network,
   };
 }
 

@@ -7,6 +7,7 @@ import {
 } from "node:http2";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
+import type { Certificates } from "../model/certificates.ts";
 import { MrError } from "../model/errors.ts";
 import type { LeaderStream, MasterMessage, WorkerMessage } from "../model/session.ts";
 import { AsyncQueue } from "./async_queue.ts";
@@ -15,6 +16,7 @@ import { SessionRequestSchema, SessionResponseSchema } from "./gen/mapreduce/v1/
 import { FrameReader, FrameWriter, GRPC_TYPE } from "./grpc_frames.ts";
 import { masterMessageFromWire, workerMessageToWire } from "./session_conversions.ts";
 import { MESSAGE_BYTES_MAX, SESSION_PATH } from "./session_server.ts";
+import { dialing } from "./tls.ts";
 
 const PING_INTERVAL_MS = 2_000;
 const PING_TIMEOUT_MS = 3_000;
@@ -32,8 +34,9 @@ export class WorkerStream implements LeaderStream {
   private heard = false;
 
   /** @param address HOST:PORT of the leader. */
-  constructor(address: string) {
-    this.session = connect(`http://${address}`);
+  constructor(address: string, certificates: Certificates | undefined) {
+    const { scheme, tls } = dialing(certificates);
+    this.session = connect(`${scheme}://${address}`, tls);
     this.session.on("error", (error) => this.lost(error));
     this.session.once("close", () => this.lost());
     this.stream = this.session.request(
@@ -69,6 +72,8 @@ export class WorkerStream implements LeaderStream {
 
   private answered(headers: IncomingHttpHeaders & IncomingHttpStatusHeader): void {
     if (headers["grpc-status"] !== undefined) this.finish(headers);
+    else if (headers[":status"] === 403)
+      this.end(new MrError("unavailable", "the leader refuses this worker's certificate"));
     else if (headers[":status"] !== 200)
       this.end(new MrError("unavailable", `the leader answered with HTTP ${headers[":status"]}`));
   }

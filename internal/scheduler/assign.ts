@@ -1,29 +1,54 @@
 import { attemptId, taskId } from "../model/ids.ts";
-import type { TaskJob } from "../model/task.ts";
+import { sharesOf, type TaskJob } from "../model/task.ts";
 import { assignmentFrom, planOf, taskJobFrom } from "./assignment.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
 import { currentPhase, type Job, type Phase, type State, type Task, type Worker } from "./state.ts";
 
-/** How many grants a worker may have right now (S2): free slots less the grants still on their way. */
+/** What a worker may be granted right now (S2), in shares: those free less what is still on its way. */
 export function credit(worker: Worker, atMs: number): number {
   if (worker.session === undefined) return 0;
-  const free = worker.free - (worker.grantsSent - worker.grantsSeen);
-  if (atMs < worker.probationUntilMs) return worker.attempts.size > 0 ? 0 : Math.min(free, 1);
-  return free;
+  if (atMs < worker.probationUntilMs && worker.attempts.size > 0) return 0;
+  return worker.free - (worker.sent - worker.seen);
+}
+
+/** What it may have waiting, where much is left to grant. */
+function aheadOf(worker: Worker, atMs: number): number {
+  return worker.session === undefined || atMs < worker.probationUntilMs ? 0 : worker.ahead;
+}
+
+/** So many tasks are left for each slot that none waits in vain for one where another stands idle. */
+function isDeepJob(state: State, job: Job | undefined): boolean {
+  const ready = (job && currentPhase(job)?.ready.length) ?? 0;
+  if (ready <= AHEAD_TASKS_PER_SLOT) return false;
+  if (state.slots === undefined) {
+    state.slots = 0;
+    for (const { info } of state.workers.values()) state.slots += info.slots;
+  }
+  return ready > AHEAD_TASKS_PER_SLOT * state.slots;
+}
+
+const AHEAD_TASKS_PER_SLOT = 2;
+
+/** Whether it has a slot for the task, or a share of one. */
+export function hasRoom(worker: Worker, task: Task, atMs: number): boolean {
+  return credit(worker, atMs) >= sharesOf(task.kind, worker.info);
 }
 
 /**
  * Grants ready tasks to free slots: among jobs, the highest priority first and
- * then the one with the fewest running attempts; among workers, in turn.
+ * then the one with the fewest running attempts; among workers, in turn. A worker whose
+ * free shares do not suffice for the job whose turn it is keeps them: else the
+ * reduce tasks of one job, of which a slot takes several, would keep the map tasks of another out.
  */
 export function assignTasks(state: State, atMs: number, out: Command[]): void {
   if (state.idle.size === 0 || state.runnable.size === 0) return;
+  const isDeep = [...state.runnable].some((id) => isDeepJob(state, state.jobs.get(id)));
   const refused = new Set<Worker>();
   while (state.idle.size > refused.size && state.runnable.size > 0) {
-    const worker = nextWorker(state, atMs, refused);
+    const worker = nextWorker(state, atMs, isDeep, refused);
     if (worker === undefined) return;
-    const found = nextTask(state, (task) => mayRun(state, task, worker, atMs));
+    const found = nextTask(state, worker, atMs);
     if (found === undefined) {
       refused.add(worker);
       continue;
@@ -32,12 +57,17 @@ export function assignTasks(state: State, atMs: number, out: Command[]): void {
   }
 }
 
-function nextWorker(state: State, atMs: number, refused: Set<Worker>): Worker | undefined {
+function nextWorker(
+  state: State,
+  atMs: number,
+  isDeep: boolean,
+  refused: Set<Worker>,
+): Worker | undefined {
   for (const id of state.idle) {
     const worker = state.workers.get(id);
     state.idle.delete(id);
     if (worker === undefined || worker.session === undefined) continue;
-    const available = credit(worker, atMs);
+    const available = credit(worker, atMs) + (isDeep ? aheadOf(worker, atMs) : 0);
     // A worker on probation keeps its place: its credit comes back with time, not with a message.
     if (available > 0 || atMs < worker.probationUntilMs) state.idle.add(id);
     else continue;
@@ -48,24 +78,36 @@ function nextWorker(state: State, atMs: number, refused: Set<Worker>): Worker | 
   return undefined;
 }
 
-/** A task goes back to a worker that failed it only when no other could take it now. */
-function mayRun(state: State, task: Task, worker: Worker, atMs: number): boolean {
+/**
+ * A task goes back to a worker that failed it only when no other could take it now,
+ * and past one that has begun with it (early_reduces.ts) only when that one could not.
+ */
+function mayRun(state: State, job: Job, task: Task, worker: Worker, atMs: number): boolean {
+  const early = task.kind === "reduce" ? job.early.get(task.index)?.worker : undefined;
+  if (early !== undefined && early !== worker.info.id && !task.avoid.includes(early)) {
+    const other = state.idle.has(early) ? state.workers.get(early) : undefined;
+    if (other !== undefined && hasRoom(other, task, atMs)) return false;
+  }
   if (!task.avoid.includes(worker.info.id)) return true;
   for (const id of state.idle) {
     const other = state.workers.get(id);
-    if (other !== undefined && !task.avoid.includes(id) && credit(other, atMs) > 0) return false;
+    if (other !== undefined && !task.avoid.includes(id) && hasRoom(other, task, atMs)) return false;
   }
   return true;
 }
 
 function nextTask(
   state: State,
-  mayRun: (task: Task) => boolean,
+  worker: Worker,
+  atMs: number,
 ): { job: Job; task: Task } | undefined {
   const passed = new Set<Job>();
   for (let job = fairest(state, passed); job !== undefined; job = fairest(state, passed)) {
     const phase = currentPhase(job);
-    const task = phase && takeReady(phase, mayRun);
+    const ahead = isDeepJob(state, job) ? aheadOf(worker, atMs) : 0;
+    const available = credit(worker, atMs) + ahead;
+    if (phase !== undefined && available < sharesOf(phase.kind, worker.info)) return undefined;
+    const task = phase && takeReady(phase, (one) => mayRun(state, job as Job, one, worker, atMs));
     if (task !== undefined) return { job, task };
     passed.add(job);
   }
@@ -118,7 +160,7 @@ export function grant(
   state.grants += 1;
   const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
   openLease(state, job, task, worker, id, atMs);
-  worker.grantsSent += 1;
+  worker.sent += sharesOf(task.kind, worker.info);
   const plan = planOf(job);
   job.told[task.kind] ??= taskJobFrom(job.record, plan, task.kind);
   const narrow = task.kind === "map" && mayNarrow(job, task);

@@ -28,6 +28,7 @@ export function taskJobFrom(record: JobRecord, plan: TaskPlan, kind: TaskKind): 
     output: outputOf(record),
     badRecordsMax: spec.max_bad_records,
     badOutput: badOutputOf(record),
+    network: spec.network,
     combiner: combinerOf(spec.combiner, spec.reducer),
     partitioner: spec.partitioner,
     outputFormat: spec.output_format,

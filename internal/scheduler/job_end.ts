@@ -2,9 +2,10 @@ import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
 import type { JobError } from "../model/job.ts";
 import { key, type ReportRecord } from "../model/records.ts";
 import { planOf } from "./assignment.ts";
+import { forgetEarlyReduces } from "./early_reduces.ts";
 import type { Command, Event, SweepScope } from "./events.ts";
 import { revoke } from "./leases.ts";
-import { chunksOf, deleteKeys, put } from "./record_writes.ts";
+import { deleteKeys, put } from "./record_writes.ts";
 import { type Job, newJob, type State, stateOf } from "./state.ts";
 import { isKeptStep, withSteps } from "./steps.ts";
 import { reportOf, viewTasks } from "./views.ts";
@@ -26,6 +27,7 @@ export function endJob(
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks)
       for (const id of task.attempts) revoke(state, id, `the job was ended as ${end.state}`, out);
+  forgetEarlyReduces(state, job, out);
   out.push({ kind: "changed", job: job.record.id });
   if (job.record.pipeline !== undefined) state.endedSteps.push(job.record.id);
   sweepIfDrained(state, job.record.id, out);
@@ -76,11 +78,7 @@ function keysOf(job: Job): string[] {
   const keys = [key.spec(id), key.planned(id), key.committing(id)];
   if (job.stale !== undefined) keys.push(key.stale(id));
   if (job.cuts !== undefined) keys.push(key.cuts(id));
-  job.splits.forEach((split, index) => {
-    const chunks = chunksOf(split);
-    for (let chunk = 0; chunk < chunks; chunk += 1)
-      keys.push(key.split(id, taskId("map", index), chunk));
-  });
+  for (let index = 0; index < job.planRecords; index += 1) keys.push(key.plan(id, index));
   for (const phase of [job.map, job.reduce])
     for (const task of phase.tasks) {
       const name = taskId(task.kind, task.index);

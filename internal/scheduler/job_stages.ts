@@ -7,7 +7,8 @@ import type { Command, Event, Marker, Plan } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { recordDone } from "./leases.ts";
 import { loseOutputs, winnersOf } from "./lost_outputs.ts";
-import { chunksOf, put, RANGES_PER_RECORD } from "./record_writes.ts";
+import { planRecords } from "./plan_records.ts";
+import { put } from "./record_writes.ts";
 import {
   currentPhase,
   type Job,
@@ -29,8 +30,8 @@ export function planned(state: State, event: Of<"planned">, out: Command[]): voi
   job.reduce = newPhase("reduce", job.record.spec.r_num);
   job.startedAtMs = event.wallMs;
   putPlan(job, event.plan, out);
-  const record = { maps, bytes: job.splitBytes, startedAtMs: job.startedAtMs };
-  out.push(put(key.planned(event.job), record));
+  const { planRecords: records, splitBytes: bytes, startedAtMs } = job;
+  out.push(put(key.planned(event.job), { maps, records, bytes, startedAtMs }));
   job.stage = { kind: "map" };
   queueAll(state, job, job.map);
   out.push({ kind: "changed", job: event.job });
@@ -52,13 +53,10 @@ function putPlan(job: Job, plan: Plan, out: Command[]): void {
   }
   job.splits = plan.splits;
   for (const range of plan.splits.flat()) job.splitBytes += range.length;
-  plan.splits.forEach((split, index) => {
-    const chunks = chunksOf(split);
-    for (let chunk = 0; chunk < chunks; chunk += 1) {
-      const ranges = split.slice(chunk * RANGES_PER_RECORD, (chunk + 1) * RANGES_PER_RECORD);
-      out.push(put(key.split(id, taskId("map", index), chunk), { chunks, ranges }));
-    }
-  });
+  for (const record of planRecords(plan.splits)) {
+    out.push(put(key.plan(id, job.planRecords), record));
+    job.planRecords += 1;
+  }
 }
 
 function queueAll(state: State, job: Job, phase: Phase): void {

@@ -49,6 +49,7 @@ export function openLease(
 export function recordDone(job: Job, phase: Phase, task: Task, done: DoneRecord): void {
   task.state = { kind: "done", done };
   phase.done += 1;
+  if (task.kind === "map") job.mapsDone.push(task.index);
   phase.bytesIn += done.stats.bytesIn;
   phase.recordsIn += done.stats.recordsIn;
   phase.outputBytes += outputBytes(done);

@@ -1,23 +1,25 @@
 import { MrError, messageOf } from "../model/errors.ts";
-import { type JobId, parseTaskId, taskId } from "../model/ids.ts";
+import { type JobId, parseTaskId } from "../model/ids.ts";
 import {
   type CutsRecord,
   type DoneRecord,
   decodeRecord,
   type FailsRecord,
   type JobRecord,
+  key,
   type LostRecord,
   type PlannedRecord,
+  type PlanRecord,
   type ReportRecord,
-  type SplitRecord,
   type StaleRecord,
 } from "../model/records.ts";
-import type { Split } from "../model/task.ts";
 import type { Command } from "./events.ts";
 import { endJob, sweep } from "./job_end.ts";
 import { beginCommit, cut, mustCut, publish, release, segmentsOf } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
 import { continuePipeline } from "./pipeline.ts";
+import { splitsOf } from "./plan_records.ts";
+import { deleteKeys } from "./record_writes.ts";
 import {
   type Job,
   newJob,
@@ -37,7 +39,7 @@ interface Stored {
   planned?: PlannedRecord;
   committing: boolean;
   report?: ReportRecord;
-  splits: Map<string, SplitRecord[]>;
+  plan: PlanRecord[];
   done: Map<string, DoneRecord>;
   fails: Map<string, FailsRecord>;
   lost: Map<string, LostRecord>;
@@ -133,24 +135,25 @@ class Texts {
     return done;
   }
 
-  ofSplit(split: SplitRecord): SplitRecord {
-    for (const range of split.ranges) {
-      range.container = this.same(range.container);
-      range.name = this.same(range.name);
-      range.etag = this.same(range.etag);
-    }
-    return split;
+  ofPlan(plan: PlanRecord): PlanRecord {
+    for (const split of plan.splits)
+      for (const range of split) {
+        range.container = this.same(range.container);
+        range.name = this.same(range.name);
+        range.etag = this.same(range.etag);
+      }
+    return plan;
   }
 }
 
 function readJobRecord(all: Map<JobId, Stored>, texts: Texts, key: string, value: string): void {
-  const [, id = "", kind = "", task = "", chunk = ""] = key.split("/");
+  const [, id = "", kind = "", of = ""] = key.split("/");
   let job = all.get(id);
   if (job === undefined) {
     job = {
       keys: [],
       committing: false,
-      splits: new Map(),
+      plan: [],
       done: new Map(),
       fails: new Map(),
       lost: new Map(),
@@ -163,16 +166,13 @@ function readJobRecord(all: Map<JobId, Stored>, texts: Texts, key: string, value
     else if (kind === "planned") job.planned = decodeRecord("planned", key, value);
     else if (kind === "committing") job.committing = true;
     else if (kind === "report") job.report = decodeRecord("report", key, value);
-    else if (kind === "done") job.done.set(task, texts.ofDone(decodeRecord("done", key, value)));
-    else if (kind === "fails") job.fails.set(task, decodeRecord("fails", key, value));
-    else if (kind === "lost") job.lost.set(task, decodeRecord("lost", key, value));
+    else if (kind === "done") job.done.set(of, texts.ofDone(decodeRecord("done", key, value)));
+    else if (kind === "fails") job.fails.set(of, decodeRecord("fails", key, value));
+    else if (kind === "lost") job.lost.set(of, decodeRecord("lost", key, value));
     else if (kind === "stale") job.stale = decodeRecord("stale", key, value);
     else if (kind === "cuts") job.cuts = decodeRecord("cuts", key, value);
-    else if (kind === "split") {
-      const chunks = job.splits.get(task) ?? [];
-      chunks[Number(chunk)] = texts.ofSplit(decodeRecord("split", key, value));
-      job.splits.set(task, chunks);
-    } else throw new MrError("corrupt", `stored record ${key} is of no known kind`);
+    else if (kind === "plan") job.plan[Number(of)] = texts.ofPlan(decodeRecord("plan", key, value));
+    else throw new MrError("corrupt", `stored record ${key} is of no known kind`);
   } catch (error) {
     job.fault ??= messageOf(error);
   }
@@ -200,6 +200,12 @@ function recoverJob(
     publish(job, out);
   } else if (stored.planned !== undefined) {
     recoverStage(job, out);
+  } else {
+    // What a plan that was not finished has left: the next one may take fewer records.
+    deleteKeys(
+      stored.keys.filter((name) => name !== key.spec(record.id)),
+      out,
+    );
   }
 }
 
@@ -238,11 +244,10 @@ function recoverTasks(job: Job, stored: Stored): string | undefined {
   job.map = newPhase("map", planned.maps);
   job.reduce = newPhase("reduce", job.record.spec.r_num);
   if (job.record.spec.phase !== "reduce") {
-    for (let index = 0; index < planned.maps; index += 1) {
-      const split = joinChunks(stored.splits.get(taskId("map", index)));
-      if (split === undefined) return `the plan of ${taskId("map", index)} is not whole`;
-      job.splits.push(split);
-    }
+    const splits = splitsOf(stored.plan, planned);
+    if (splits === undefined) return "its plan is not whole";
+    job.splits = splits;
+    job.planRecords = planned.records;
   }
   for (const [name, done] of stored.done) {
     const task = taskOf(job, name);
@@ -273,18 +278,4 @@ function taskOf(job: Job, name: string) {
   const parsed = parseTaskId(name);
   if (parsed === undefined) return undefined;
   return (parsed.kind === "map" ? job.map : job.reduce).tasks[parsed.index];
-}
-
-/** Chunks of an earlier, unfinished plan may lie beyond those of this one. */
-function joinChunks(chunks: SplitRecord[] | undefined): Split | undefined {
-  const count = chunks?.[0]?.chunks;
-  if (chunks === undefined || count === undefined) return undefined;
-  // Most have one chunk, and no room to spare.
-  const split: Split = count === 1 ? (chunks[0]?.ranges ?? []) : [];
-  for (let index = 0; index < count; index += 1) {
-    const chunk = chunks[index];
-    if (chunk === undefined || chunk.chunks !== count) return undefined;
-    if (count > 1) split.push(...chunk.ranges);
-  }
-  return split;
 }

@@ -59,6 +59,8 @@ export interface State {
   order: number;
   jobs: Map<JobId, Job>;
   workers: Map<WorkerId, Worker>;
+  /** Of all workers; undefined: to be counted again. */
+  slots: number | undefined;
   attempts: Map<AttemptId, Attempt>;
   /** Workers to consider for grants, in turn. May hold some without credit. */
   idle: Set<WorkerId>;
@@ -123,6 +125,8 @@ export interface Job {
   told: Partial<Record<TaskKind, TaskJob>>;
   splits: Split[];
   splitBytes: number;
+  /** How many records keep the splits. */
+  planRecords: number;
   /** Outputs of all map tasks in task order, once the reduce stage has begun. */
   sources: Segments[];
   /** Base64 of the keys at which the ranges of the reduces begin, without the first; undefined: not cut. */
@@ -139,8 +143,18 @@ export interface Job {
   attemptsLost: number;
   /** Input records that done tasks have set aside. */
   badRecords: number;
+  /** Map tasks as they were done; one whose output was lost is there again when it was made again. */
+  mapsDone: number[];
+  /** Of reduce tasks that wait for the last maps: who may prepare them. */
+  early: Map<number, EarlyReduce>;
   /** Reduce attempts granted up to this one rest on a map output that is no more. */
   stale: StaleRecord | undefined;
+}
+
+export interface EarlyReduce {
+  worker: WorkerId;
+  /** So many of `mapsDone` it has heard of. */
+  told: number;
 }
 
 export type Stage =
@@ -181,9 +195,12 @@ export interface Worker {
   /** The stream it speaks on; undefined while it is away. */
   session: number | undefined;
   awayUntilMs: number;
-  grantsSent: number;
-  grantsSeen: number;
+  /** In shares of its slots: what this session's grants take, those that it has seen, and what was free then. */
+  sent: number;
+  seen: number;
   free: number;
+  /** What could wait there for a slot. */
+  ahead: number;
   attempts: Set<AttemptId>;
   /** Attempts lost in a row. */
   losses: number;
@@ -200,6 +217,7 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     order: 0,
     jobs: new Map(),
     workers: new Map(),
+    slots: undefined,
     attempts: new Map(),
     idle: new Set(),
     runnable: new Set(),
@@ -252,6 +270,7 @@ export function newJob(record: JobRecord): Job {
     told: {},
     splits: [],
     splitBytes: 0,
+    planRecords: 0,
     sources: [],
     cuts: undefined,
     cutting: false,
@@ -262,6 +281,8 @@ export function newJob(record: JobRecord): Job {
     attemptsFailed: 0,
     attemptsLost: 0,
     badRecords: 0,
+    mapsDone: [],
+    early: new Map(),
     stale: undefined,
   };
 }

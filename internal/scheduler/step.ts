@@ -8,7 +8,7 @@
  * S1  a task has at most one winner: `done` is entered once, and left only where
  *     the output is lost or rests on one that is (lost_outputs.ts), recorded as such.
  * S2  an attempt has one live lease, on one worker; a worker never has more
- *     leases than slots it offered. A task has at most two attempts that count,
+ *     leases than fit the slots it offered. A task has at most two attempts that count,
  *     the second on another worker (stragglers.ts).
  * S3  a task that is not done and whose stage is current is running, ready,
  *     delayed or held: never forgotten.
@@ -22,6 +22,7 @@
 
 import { assignTasks } from "./assign.ts";
 import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
+import { beginReducesEarly } from "./early_reduces.ts";
 import type { Command, Event } from "./events.ts";
 import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
 import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages.ts";
@@ -39,7 +40,10 @@ export function step(state: State, event: Event): Command[] {
     continuePipelines(state, event, out);
     startQueued(state, event, out);
     assignTasks(state, event.atMs, out);
-    if (event.kind === "tick") backUpStragglers(state, event.atMs, out);
+    if (event.kind === "tick") {
+      backUpStragglers(state, event.atMs, out);
+      beginReducesEarly(state, event.atMs, out);
+    }
   }
   return out;
 }

@@ -1,4 +1,4 @@
-import { byFairness, credit, grant } from "./assign.ts";
+import { byFairness, grant, hasRoom } from "./assign.ts";
 import type { Command } from "./events.ts";
 import {
   type Attempt,
@@ -60,7 +60,7 @@ function otherWorker(state: State, busy: string, task: Task, atMs: number): Work
   for (const id of state.idle) {
     const worker = state.workers.get(id);
     if (worker === undefined || id === busy || task.avoid.includes(id)) continue;
-    if (credit(worker, atMs) > 0) return worker;
+    if (hasRoom(worker, task, atMs)) return worker;
   }
   return undefined;
 }

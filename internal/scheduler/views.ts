@@ -10,7 +10,7 @@ import {
 } from "../model/job.ts";
 import { LIMIT } from "../model/limits.ts";
 import type { ReportRecord } from "../model/records.ts";
-import { addCounter } from "../model/task.ts";
+import { addCounter, sharesOf } from "../model/task.ts";
 import {
   type Attempt,
   type Job,
@@ -212,9 +212,14 @@ export function viewTasks(state: State, job: Job): TaskView[] {
 
 export function viewWorker(worker: Worker, atMs: number): WorkerView {
   const away = worker.session === undefined;
+  const { slots, reducesPerSlot } = worker.info;
+  let shares = slots * reducesPerSlot;
+  for (const attempt of worker.attempts)
+    shares -= sharesOf(parseAttemptId(attempt)?.kind ?? "map", worker.info);
   return {
     ...worker.info,
-    free: away ? 0 : worker.info.slots - worker.attempts.size,
+    // Some attempts may wait there for a slot.
+    free: away ? 0 : Math.max(0, Math.floor(shares / reducesPerSlot)),
     attempts: [...worker.attempts],
     state: away ? "away" : atMs < worker.probationUntilMs ? "probation" : "connected",
   };

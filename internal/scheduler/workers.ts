@@ -28,10 +28,12 @@ export function hello(
     out.push({ kind: "close", worker: id, session: worker.session });
   }
   worker.info = message.worker;
+  state.slots = undefined;
   worker.session = event.session;
-  worker.grantsSent = 0;
-  worker.grantsSeen = 0;
+  worker.sent = 0;
+  worker.seen = 0;
   worker.free = 0;
+  worker.ahead = 0;
   const { heartbeatMs, leaseMs } = state.config;
   send(worker, { kind: "welcome", epoch: state.epoch, heartbeatMs, leaseMs }, out);
   reconcile(state, worker, message.attempts, event, out);
@@ -44,9 +46,10 @@ export function newWorker(info: Worker["info"]): Worker {
     info,
     session: undefined,
     awayUntilMs: Number.POSITIVE_INFINITY,
-    grantsSent: 0,
-    grantsSeen: 0,
+    sent: 0,
+    seen: 0,
     free: 0,
+    ahead: 0,
     attempts: new Set(),
     losses: 0,
     probationUntilMs: 0,
@@ -89,9 +92,11 @@ function adopt(state: State, worker: Worker, id: string, atMs: number, out: Comm
 }
 
 export function ready(state: State, worker: Worker, message: Said<"ready">): void {
-  worker.free = Math.min(message.free, worker.info.slots);
-  worker.grantsSeen = Math.min(message.grantsSeen, worker.grantsSent);
-  if (worker.free > 0) state.idle.add(worker.info.id);
+  const { slots, reducesPerSlot } = worker.info;
+  worker.free = Math.min(message.free, slots * reducesPerSlot);
+  worker.ahead = Math.min(message.ahead, slots * reducesPerSlot);
+  worker.seen = Math.min(message.seen, worker.sent);
+  if (worker.free + worker.ahead > 0) state.idle.add(worker.info.id);
 }
 
 /** A broken connection has a while to come back before its leases lapse. */
@@ -100,6 +105,7 @@ export function disconnected(state: State, event: Of<"worker-disconnected">): vo
   if (worker === undefined || worker.session !== event.session) return;
   worker.session = undefined;
   worker.free = 0;
+  worker.ahead = 0;
   state.idle.delete(event.worker);
   worker.awayUntilMs = event.atMs + state.config.reconnectMs;
   for (const id of worker.attempts) {
@@ -132,6 +138,7 @@ export function removeAwayWorkers(state: State, atMs: number, out: Command[]): v
 function removeWorker(state: State, worker: Worker, out: Command[]): void {
   const { id } = worker.info;
   state.workers.delete(id);
+  state.slots = undefined;
   state.idle.delete(id);
   state.hold?.expected.delete(id);
   out.push({ kind: "put", writes: [{ key: key.worker(id), value: undefined }] });

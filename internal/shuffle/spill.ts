@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { failurePoint } from "../model/failure_point.ts";
 import { type IndexEntry, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
@@ -9,20 +9,24 @@ export type OpenSegment = () => AsyncIterable<Buffer>;
 
 const READ_BYTES = 256 * 1024;
 
-/** Runs on local disk, in a folder that its owner removes as a whole. */
+/** Runs on local disk, in a folder that is made for the first one, and that its owner removes as a whole. */
 export class SpillFolder {
   private readonly folder: string;
+  private readonly prefix: string;
   private serial = 0;
 
-  constructor(folder: string) {
+  /** @param prefix of the names of its files, where the folder is not its alone. */
+  constructor(folder: string, prefix = "") {
     this.folder = folder;
+    this.prefix = prefix;
   }
 
   /** Writes a run; returns an opener for each of its segments. */
   async write(fill: (writer: RunWriter) => Promise<void>): Promise<OpenSegment[]> {
     await failurePoint("worker.spill.before-write");
     this.serial += 1;
-    const path = join(this.folder, `spill-${this.serial}`);
+    const path = join(this.folder, `${this.prefix}spill-${this.serial}`);
+    await mkdir(this.folder, { recursive: true });
     const file = await open(path, "wx", 0o600);
     let index: IndexEntry[];
     try {

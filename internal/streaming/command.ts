@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
-import { access, open } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import { MrError } from "../model/errors.ts";
@@ -11,17 +11,20 @@ export const SCRIPT_PATH = "/usr/local/bin:/usr/bin:/bin";
 /**
  * The argument vector for a script in its working directory: by its `#!` line,
  * by its extension, or as it is.
+ * @param script its path there.
+ * @param bytes what is in it.
  * @param python instead of the one that is found.
  * @throws MrError `user` when there is nothing that could run it.
  */
 export async function resolveCommand(
   script: string,
+  bytes: Uint8Array,
   args: string[],
   python?: string,
 ): Promise<string[]> {
   const interpreter = (program: string) =>
     python !== undefined && isPython(program) ? python : resolveProgram(program);
-  const first = await firstLine(script);
+  const first = firstLine(bytes);
   const extension = script.slice(script.lastIndexOf(".") + 1);
   if (first.startsWith("#!")) {
     const words = first.slice(2).trim().split(/\s+/);
@@ -35,14 +38,9 @@ export async function resolveCommand(
   return [script, ...args];
 }
 
-async function firstLine(path: string): Promise<string> {
-  const file = await open(path);
-  try {
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(256), 0, 256, 0);
-    return buffer.subarray(0, bytesRead).toString("latin1").split(/\r?\n/, 1)[0] ?? "";
-  } finally {
-    await file.close();
-  }
+function firstLine(bytes: Uint8Array): string {
+  const beginning = Buffer.from(bytes.subarray(0, 256)).toString("latin1");
+  return beginning.split(/\r?\n/, 1)[0] ?? "";
 }
 
 const programs = new Map<string, Promise<string>>();

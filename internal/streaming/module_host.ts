@@ -1,14 +1,15 @@
-import { realpathSync } from "node:fs";
-import { basename } from "node:path";
+import { readSync, writeSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { Writable } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
-import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { ModuleRole } from "./module_exports.ts";
 
 /**
- * The entry of a module's thread. All is synchronous, for speed and so that a group's
- * values are a plain iterable: the thread sleeps while it waits for the other side.
+ * The program that a module runs in: node module_host.ts MODULE_DATA, as JSON. Lines come on stdin, what is
+ * emitted goes to stdout, and what is printed to stderr. All is synchronous, for speed and so that a
+ * group's values are a plain iterable: the process sleeps while it waits for the other side.
  */
 
 /** How a line is cut into key and value, and how the two are put together. */
@@ -21,34 +22,12 @@ export interface Separators {
   output: Uint8Array;
 }
 
-/** What the thread is given as its `workerData`. */
+/** Texts are in base64: they may be any bytes. */
 export interface ModuleData {
   path: string;
   role: ModuleRole;
-  cwd: string;
-  separators: Separators;
-  /** Brings input, takes `FromModule`. */
-  port: MessagePort;
-  /** One number each, shared by both threads. */
-  shared: {
-    /** Messages that were posted to the thread. */
-    posted: Int32Array;
-    /** Chunks of output that were taken from it. */
-    outputTaken: Int32Array;
-    /** Prints that were taken from it. */
-    printsTaken: Int32Array;
-    /** Changes with every line that the module is given. */
-    lines: Int32Array;
-  };
+  separators: { input: string; keyFields: number; output: string };
 }
-
-/** undefined ends the input. */
-export type ToModule = Uint8Array<ArrayBuffer> | undefined;
-
-export type FromModule =
-  | { kind: "inputTaken"; bytes: number }
-  | { kind: "emitted"; chunk: Uint8Array<ArrayBuffer> }
-  | { kind: "printed"; chunk: Uint8Array<ArrayBuffer> };
 
 type Encoding = "utf8" | "latin1";
 type Emit = (key: unknown, value?: unknown) => void;
@@ -59,25 +38,46 @@ const CR = 13;
 /** Decoded at a time: a line that the module keeps keeps all of its block in memory. */
 const BLOCK_BYTES = 16 * 1024;
 const OUTPUT_BYTES = 128 * 1024;
-/** What may be under way to the other side before the thread waits. */
-const OUTPUTS_UNDER_WAY = 4;
-const PRINTS_UNDER_WAY = 64;
+const PIECE_BYTES = 256 * 1024;
+/** What a slow module has emitted goes out after so long, in milliseconds: it is a sign of life. */
+const HELD_MS = 1_000;
+/** Lines between two looks at the clock. */
+const LINES_A_LOOK = 8;
 /** Longer texts are encoded by Node, shorter ones faster here. */
 const SHORT_CHARS = 48;
 /** What Node itself ends with when something awaited never comes. */
 const UNSETTLED = 13;
 
-const { path, role, cwd, separators, port, shared } = workerData as ModuleData;
+const { path, role, separators: given } = JSON.parse(process.argv[2] ?? "{}") as ModuleData;
+const separators: Separators = {
+  input: Buffer.from(given.input, "base64"),
+  keyFields: given.keyFields,
+  output: Buffer.from(given.output, "base64"),
+};
 
-/** A chunk has its memory to itself, and goes over with it. */
-function say(message: FromModule): void {
-  port.postMessage(message, "chunk" in message ? [message.chunk.buffer] : []);
+const nap = new Int32Array(new SharedArrayBuffer(4));
+
+/** Node, or the module, may have opened a stream of its own there: then nothing waits for us. */
+function patiently(transfer: () => number): number {
+  while (true)
+    try {
+      return transfer();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      Atomics.wait(nap, 0, 0, 1);
+    }
 }
 
-/** Sleeps until what was sent has been taken, but for the `most` last ones. */
-function waitUntilTaken(taken: Int32Array, sent: number, most: number): void {
-  for (let now = Atomics.load(taken, 0); sent - now > most; now = Atomics.load(taken, 0))
-    Atomics.wait(taken, 0, now);
+function writeAll(file: number, chunk: Uint8Array): void {
+  for (let at = 0; at < chunk.length; ) at += patiently(() => writeSync(file, chunk, at));
+}
+
+/** What is printed goes out at once, whatever the module does next: a stream of Node's own would wait for a turn. */
+class Prints extends Writable {
+  override _write(chunk: Uint8Array, _encoding: string, done: () => void): void {
+    writeAll(2, chunk);
+    done();
+  }
 }
 
 /** The lines of the input. */
@@ -89,13 +89,16 @@ class Input {
   private block = "";
   private at = 0;
   private lines = 0;
+  private readonly memory = Buffer.allocUnsafeSlow(PIECE_BYTES);
   private piece: Buffer = Buffer.alloc(0);
   private pieceAt = 0;
-  private pieceOpen = false;
   private ended = false;
+  private readonly onLines: () => void;
 
-  constructor(encoding: Encoding) {
+  /** @param onLines is called now and then, before a line is given. */
+  constructor(encoding: Encoding, onLines: () => void) {
     this.encoding = encoding;
+    this.onLines = onLines;
   }
 
   /** The next line without its LF; undefined at the end. */
@@ -105,15 +108,8 @@ class Input {
     const line = this.block.slice(this.at, end);
     this.at = end + 1;
     this.lines = (this.lines + 1) | 0;
-    shared.lines[0] = this.lines;
+    if (this.lines % LINES_A_LOOK === 0) this.onLines();
     return line;
-  }
-
-  /** Tells the other side of a piece that was read to its end. */
-  settle(): void {
-    if (!this.pieceOpen || this.pieceAt < this.piece.length || this.at < this.block.length) return;
-    this.pieceOpen = false;
-    say({ kind: "inputTaken", bytes: this.piece.length });
   }
 
   /** The next lines into the block; false at the end. */
@@ -130,8 +126,8 @@ class Input {
         this.block = bytes.toString(this.encoding);
         return true;
       }
-      // The line's end is in a later piece.
-      if (part.length > 0) begun.push(part);
+      // The line's end is in a later piece, which takes the place of this one.
+      if (part.length > 0) begun.push(Buffer.from(part));
       if (this.nextPiece()) continue;
       if (begun.length === 0) return false;
       this.block = `${Buffer.concat(begun).toString(this.encoding)}\n`;
@@ -148,24 +144,15 @@ class Input {
 
   /** False at the end of the input. */
   private nextPiece(): boolean {
-    this.settle();
     if (this.ended) return false;
-    const piece = this.receive();
-    this.ended = piece === undefined;
-    this.piece = piece === undefined ? Buffer.alloc(0) : Buffer.from(piece.buffer);
+    // While we wait for input, nobody should wait for what we have.
+    this.onLines();
+    const bytes = patiently(() => readSync(0, this.memory));
+    this.ended = bytes === 0;
+    this.piece = this.memory.subarray(0, bytes);
     this.pieceAt = 0;
-    this.pieceOpen = !this.ended;
     this.pieces += 1;
     return !this.ended;
-  }
-
-  private receive(): ToModule {
-    while (true) {
-      const posted = Atomics.load(shared.posted, 0);
-      const received: { message: ToModule } | undefined = receiveMessageOnPort(port);
-      if (received !== undefined) return received.message;
-      Atomics.wait(shared.posted, 0, posted);
-    }
   }
 }
 
@@ -263,7 +250,7 @@ class Output {
   private readonly plainMax: number;
   private bytes = Buffer.allocUnsafeSlow(OUTPUT_BYTES);
   private filled = 0;
-  private sent = 0;
+  private flushedMs = performance.now();
   private closing = false;
 
   constructor(encoding: Encoding) {
@@ -286,6 +273,11 @@ class Output {
     this.bytes[at] = LF;
     this.filled = at + 1;
     if (this.closing) this.flush();
+  };
+
+  /** What was emitted is not held back for long. */
+  readonly flushOld = (): void => {
+    if (performance.now() - this.flushedMs >= HELD_MS) this.flush();
   };
 
   /** What is emitted from now on goes out at once. */
@@ -348,10 +340,9 @@ class Output {
   }
 
   private flush(): void {
+    this.flushedMs = performance.now();
     if (this.filled === 0) return;
-    waitUntilTaken(shared.outputTaken, this.sent, OUTPUTS_UNDER_WAY - 1);
-    this.sent += 1;
-    say({ kind: "emitted", chunk: new Uint8Array(this.bytes.subarray(0, this.filled)) });
+    writeAll(1, this.bytes.subarray(0, this.filled));
     this.filled = 0;
     if (this.bytes.length > OUTPUT_BYTES) this.bytes = Buffer.allocUnsafeSlow(OUTPUT_BYTES);
   }
@@ -361,22 +352,6 @@ function textOf(part: unknown, what: string): string {
   if (typeof part === "string") return part;
   if (typeof part === "number") return String(part);
   throw new TypeError(`an emitted ${what} is a string or a number, not ${inspect(part)}`);
-}
-
-/** Node's own way waits for the thread's event loop, which gets no turn for long. */
-function redirectPrints(): void {
-  let sent = 0;
-  const print = (bytes: Uint8Array) => {
-    waitUntilTaken(shared.printsTaken, sent, PRINTS_UNDER_WAY - 1);
-    sent += 1;
-    say({ kind: "printed", chunk: new Uint8Array(bytes) });
-  };
-  for (const stream of [process.stdout, process.stderr])
-    stream._writev = (writes, done) => {
-      for (const { chunk, encoding } of writes)
-        print(typeof chunk === "string" ? Buffer.from(chunk, encoding) : chunk);
-      done();
-    };
 }
 
 function isPromise(result: unknown): result is PromiseLike<unknown> {
@@ -420,7 +395,7 @@ async function load(): Promise<Record<string, unknown>> {
   try {
     return await import(pathToFileURL(path).href);
   } catch (error) {
-    // In a thread Node does not say where, of plain JavaScript.
+    // Node does not say where, of plain JavaScript.
     if (error instanceof SyntaxError && error.stack?.startsWith("SyntaxError:"))
       process.stderr.write(`node --check ${basename(path)} says where this is:\n`);
     throw error;
@@ -432,12 +407,9 @@ async function run(): Promise<void> {
   const call = module[role];
   if (typeof call !== "function") throw new Error(`the module exports no function ${role}`);
   const encoding = encodingOf(module.encoding);
-  const input = new Input(encoding);
   const output = new Output(encoding);
-  process.once("exit", () => {
-    output.close();
-    input.settle();
-  });
+  const input = new Input(encoding, output.flushOld);
+  process.once("exit", () => output.close());
   if (role === "map") await runMap(call as never, input, output.emit);
   else await runReduce(call as never, input, new Groups(input, encoding), output.emit);
 }
@@ -448,7 +420,7 @@ function traceOf(error: unknown): string {
   const lines = (error instanceof Error ? inspect(error) : `Uncaught ${inspect(error)}`)
     .split("\n")
     .filter((line) => !/^\s+at /.test(line) || !own.some((each) => line.includes(each)));
-  const folders = [cwd, realpathSync(cwd)].flatMap((folder) => [
+  const folders = [dirname(path), process.cwd()].flatMap((folder) => [
     pathToFileURL(folder).href,
     folder,
   ]);
@@ -460,9 +432,14 @@ function fail(error: unknown): never {
   process.exit(1);
 }
 
-redirectPrints();
-// A thread cannot change its directory: this reaches path.resolve, but not the system's calls.
-process.cwd = () => cwd;
+process.argv.splice(1, 2, path);
+process.execArgv.length = 0;
+// The runner's mark: it is none of the job's.
+// biome-ignore lint/style/noProcessEnv: this is a script, its environment no setting
+delete process.env.MR_RUN;
+// stdout is for what is emitted.
+const prints = new Prints();
+for (const name of ["stdout", "stderr"]) Object.defineProperty(process, name, { value: prints });
 process.on("uncaughtException", (error) => {
   // The module may have a listener of its own.
   if (process.listenerCount("uncaughtException") === 1) fail(error);

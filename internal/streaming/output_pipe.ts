@@ -1,5 +1,4 @@
-import { Socket } from "node:net";
-import type { Readable } from "node:stream";
+import type { OnReadOpts, Socket } from "node:net";
 
 /** As much as a pipe may hold, and more than it does by default. */
 const BUFFER_BYTES = 256 * 1024;
@@ -29,15 +28,11 @@ export class OutputPipe {
   private waiting: NodeJS.Timeout | undefined;
 
   /**
-   * @param stdout of a child that was spawned just now: its handle is taken over, since there is no
-   *   other way to say where a child's output is to be read to.
+   * @param open connects to the script's stdout, to be read as is said.
    * @param take is given the buffer's memory until it resolves.
    */
-  constructor(stdout: Readable, take: (chunk: Buffer) => Promise<void>) {
+  constructor(open: (onread: OnReadOpts) => Socket, take: (chunk: Buffer) => Promise<void>) {
     this.take = take;
-    const owner = stdout as unknown as { _handle: object | null };
-    const handle = owner._handle;
-    owner._handle = null;
     const { buffer } = this;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const callback = (bytes: number) => {
@@ -48,9 +43,7 @@ export class OutputPipe {
       });
       return false;
     };
-    // `handle` is what node's own servers give their sockets.
-    const options = { handle, readable: true, writable: false, onread: { buffer, callback } };
-    this.socket = new Socket(options as ConstructorParameters<typeof Socket>[0]);
+    this.socket = open({ buffer, callback });
     this.socket.once("end", resolve);
     this.socket.once("error", reject);
     this.socket.once("close", () => {

@@ -1,8 +1,12 @@
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import type { Socket } from "node:net";
 import { MrError, messageOf } from "../model/errors.ts";
 import { OutputPipe } from "./output_pipe.ts";
-import { ProcessTree, processes } from "./process_tree.ts";
+import {
+  newNumber,
+  openConnection,
+  type RunnerAddress,
+  RunnerRequest,
+} from "./runner_connection.ts";
 import type { Script, ScriptEnd } from "./script.ts";
 import type { StderrLog } from "./stderr.ts";
 
@@ -11,100 +15,122 @@ export interface ScriptLimits {
   /** Of the script and all it started together, in bytes. */
   memoryBytes: number;
   processes: number;
+  /** Of the script and all it started together, in seconds of processor time. */
+  cpuSeconds: number;
+  /** Of one file that it writes, in bytes. */
+  fileBytes: number;
+  /** Open at a time, in one process. */
+  openFiles: number;
   /** Of stdout, and of stderr, in bytes. */
   outputBytes: number;
 }
 
-export interface ScriptOptions {
-  argv: string[];
+export const UNLIMITED: ScriptLimits = {
+  memoryBytes: 0,
+  processes: 0,
+  cpuSeconds: 0,
+  fileBytes: 0,
+  openFiles: 0,
+  outputBytes: 0,
+};
+
+/** A folder that is to become a script's `work`, with empty ones beside it: instead of all that was there. */
+export interface ScriptLayout {
+  work: string;
+  temps: string[];
+}
+
+/** Where and how the runner starts a script. Paths are those that the runner sees. */
+export interface ScriptPlace {
+  /** A folder of the runner's, in which the script may write: by its name. */
+  attempt: string;
+  /** undefined: as it was left. */
+  layout: ScriptLayout | undefined;
   cwd: string;
+  /** Whether it may make connections. */
+  network: boolean;
+  /** What else it may read, and write. */
+  reads: string[];
+  writes: string[];
+}
+
+export interface ScriptOptions {
+  runner: RunnerAddress;
+  place: ScriptPlace;
+  /** The first is a path. */
+  argv: string[];
   env: Record<string, string>;
   /** Kills the script and all it started. */
   signal: AbortSignal;
   /** Silence after which it is killed, in milliseconds; 0: never. */
   silenceMs: number;
   limits: ScriptLimits;
-  /** NAME=VALUE in `env` that no other script has. */
-  mark: string;
   log: StderrLog;
   /** Takes stdout; the script waits while this does. The chunk's memory is used again afterwards. */
   onOutput: (chunk: Buffer) => Promise<void>;
 }
 
-/**
- * Where the system has it: the kernel kills the script with the thread that started it, so that
- * it does not outlive a worker that was killed.
- */
-const SETPRIV = "/usr/bin/setpriv";
-const LEASH = existsSync(SETPRIV) ? [SETPRIV, "--pdeathsig", "KILL", "--"] : [];
-
-/** How often the script's processes are looked at, in milliseconds. */
+/** How often it is looked at, in milliseconds. */
 const LOOK_MS = 200;
 
 /** After exit, output that stragglers keep open is waited for this long. */
 const STRAGGLER_MS = 1_000;
 
 /**
- * One run of a user's script. All that it started is killed when it exits, so that
- * nothing holds the slot, and when it goes over a limit. stdin, stdout
- * and stderr are served at the same time: no order of reads and writes in the
- * script can deadlock it.
+ * One run of a user's script, which the runner starts and keeps to its limits: all that it started
+ * is killed when it exits, so that nothing holds the slot. stdin, stdout and stderr are served
+ * at the same time: no order of reads and writes in the script can deadlock it.
  */
 export class ScriptProcess implements Script {
   readonly ended: Promise<ScriptEnd>;
   private readonly options: ScriptOptions;
-  private readonly child: ChildProcessWithoutNullStreams;
-  private readonly tree: ProcessTree | undefined;
-  /** Rejects when it could not be started. */
-  private readonly failed: Promise<never>;
+  private readonly request: RunnerRequest;
+  private readonly stdin: Socket;
+  private readonly stderr: Socket;
+  private readonly output: OutputPipe;
   private unread = false;
   private inputEnded = false;
   private over: string | undefined;
-  private output: OutputPipe | undefined;
   private readonly printed = { stdout: 0, stderr: 0 };
   private lastSignOfLifeMs = performance.now();
 
-  /** @throws MrError `user` for arguments or an environment that no process can be given. */
   constructor(options: ScriptOptions) {
     this.options = options;
-    const [program = "", ...args] = [...LEASH, ...options.argv];
-    const before = processes();
-    try {
-      this.child = spawn(program, args, {
-        cwd: options.cwd,
-        env: options.env,
-        detached: true,
-        stdio: ["pipe", "pipe", "pipe"],
-      });
-    } catch (error) {
-      throw startError(error as NodeJS.ErrnoException);
-    }
-    // Before anything else: without a listener the error would end the whole slot.
-    this.failed = new Promise((_, reject) => this.child.once("error", reject));
-    this.failed.catch(() => undefined);
-    const { pid } = this.child;
-    if (pid === undefined) {
-      this.ended = this.failed.catch((error) => Promise.reject(startError(error)));
-      this.ended.catch(() => undefined);
-      return;
-    }
-    this.tree = new ProcessTree(pid, options.mark, before);
-    this.output = new OutputPipe(this.child.stdout, async (chunk) => {
-      this.countOutput(chunk, "stdout");
-      await options.onOutput(chunk);
-    });
-    this.child.stdin.on("error", () => {
+    const { runner, argv, env, place, limits } = options;
+    const { layout, ...where } = place;
+    const number = newNumber();
+    this.stdin = openConnection(runner, "stdin", number);
+    // Reading would tell at once of input that was left in the pipe: on Hadoop nobody hears of that.
+    this.stdin.pause();
+    this.stdin.on("error", () => {
       this.unread = true;
+    });
+    this.output = new OutputPipe(
+      (onread) => openConnection(runner, "stdout", number, onread),
+      async (chunk) => {
+        this.countOutput(chunk, "stdout");
+        await options.onOutput(chunk);
+      },
+    );
+    this.stderr = openConnection(runner, "stderr", number);
+    this.stderr.on("error", () => undefined);
+    this.request = new RunnerRequest(runner, number, {
+      op: "run",
+      ...where,
+      layout: layout?.work ?? null,
+      temps: layout?.temps ?? [],
+      argv,
+      env,
+      limits,
     });
     this.ended = this.supervise();
     this.ended.catch(() => undefined);
   }
 
   async write(chunk: Uint8Array): Promise<boolean> {
-    const { stdin } = this.child;
+    const { stdin } = this;
     if (chunk.length === 0) return true;
-    // Where no process could be made there are no pipes either.
-    if (this.unread || stdin === undefined || stdin.destroyed) {
+    if (this.unread || stdin.destroyed) {
       this.unread = true;
       return false;
     }
@@ -117,11 +143,11 @@ export class ScriptProcess implements Script {
 
   endInput(): void {
     this.inputEnded = true;
-    this.child.stdin?.end();
+    this.stdin.end();
   }
 
   kill(): void {
-    this.tree?.killGroup();
+    this.request.say({ op: "kill" });
   }
 
   get inputUnread(): boolean {
@@ -129,39 +155,44 @@ export class ScriptProcess implements Script {
   }
 
   private async supervise(): Promise<ScriptEnd> {
-    const { child, options } = this;
-    const kill = () => this.tree?.killGroup();
+    const { request, options, stdin, stderr } = this;
+    const kill = () => this.kill();
     options.signal.addEventListener("abort", kill, { once: true });
     if (options.signal.aborted) kill();
     const watchdog = setInterval(() => this.look(), LOOK_MS);
     try {
-      const output = this.output?.ended;
+      const output = this.output.ended;
       const errors = this.drainErrors();
-      output?.catch(kill);
-      const [code, signal] = await this.exit();
-      this.tree?.killAll();
+      output.catch(kill);
+      // Where the runner is gone nobody waits for them any more.
+      errors.catch(() => undefined);
+      const end = await this.end();
       await this.untilDrained(Promise.all([output, errors]));
       options.log.end();
-      if (child.stdin.writableLength > 0) this.unread = true;
-      return { code, signal, over: this.over };
+      if (stdin.writableLength > 0) this.unread = true;
+      return { ...end, over: this.over ?? end.over };
     } finally {
       clearInterval(watchdog);
       options.signal.removeEventListener("abort", kill);
-      child.stdin.destroy();
+      stdin.destroy();
+      stderr.destroy();
+      this.output.giveUp();
+      request[Symbol.dispose]();
     }
   }
 
-  private exit(): Promise<[number | null, NodeJS.Signals | null]> {
-    return Promise.race([
-      new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
-        this.child.once("exit", (code, signal) => resolve([code, signal]));
-      }),
-      this.failed,
-    ]);
+  private async end(): Promise<ScriptEnd> {
+    try {
+      const { code, signal, over } = await this.request.next("ended");
+      return { code, signal: signal as NodeJS.Signals | null, over: over ?? undefined };
+    } catch (cause) {
+      const message = `the script cannot be started: ${messageOf(cause)}`;
+      throw MrError.is(cause, "user") ? new MrError("user", message, { cause }) : cause;
+    }
   }
 
   private async drainErrors(): Promise<void> {
-    for await (const chunk of this.child.stderr as AsyncIterable<Buffer>) {
+    for await (const chunk of this.stderr as AsyncIterable<Buffer>) {
       this.countOutput(chunk, "stderr");
       this.options.log.push(chunk);
     }
@@ -182,9 +213,9 @@ export class ScriptProcess implements Script {
       const startMs = performance.now();
       timer = setInterval(() => {
         const idleMs = performance.now() - Math.max(startMs, this.lastSignOfLifeMs);
-        const { stderr } = this.child;
-        if (idleMs < STRAGGLER_MS || stderr.readableLength > 0 || this.output?.busy) return;
-        this.output?.giveUp();
+        const { stderr } = this;
+        if (idleMs < STRAGGLER_MS || stderr.readableLength > 0 || this.output.busy) return;
+        this.output.giveUp();
         stderr.destroy();
         resolve();
       }, STRAGGLER_MS / 4);
@@ -196,38 +227,21 @@ export class ScriptProcess implements Script {
     }
   }
 
-  /** Silence, processes, memory: what only looking tells. */
   private look(): void {
-    const { silenceMs, limits } = this.options;
+    const { silenceMs } = this.options;
     // A script that waits for us, for input or to be rid of output, is not silent.
-    const starved = !this.inputEnded && this.child.stdin.writableLength === 0;
-    if (starved || this.output?.busy) this.lastSignOfLifeMs = performance.now();
+    const starved = !this.inputEnded && this.stdin.writableLength === 0;
+    if (starved || this.output.busy) this.lastSignOfLifeMs = performance.now();
     if (silenceMs > 0 && performance.now() - this.lastSignOfLifeMs >= silenceMs)
       this.stopFor(`it gave no sign of life for ${silenceMs / 1_000} s (the task timeout)`);
-    if (this.tree === undefined || (limits.processes === 0 && limits.memoryBytes === 0)) return;
-    const { processes: count, memoryBytes } = this.tree.look();
-    if (limits.processes > 0 && count > limits.processes)
-      this.stopFor(`it ran more than ${limits.processes} processes at a time`);
-    // Pages shared between processes are counted more than once at first.
-    const over = limits.memoryBytes > 0 && memoryBytes > limits.memoryBytes;
-    if (over && this.tree.exactMemoryBytes() > limits.memoryBytes)
-      this.stopFor(`it took more than ${megabytes(limits.memoryBytes)} of memory`);
   }
 
   private stopFor(limit: string): void {
     this.over ??= limit;
-    this.tree?.killGroup();
+    this.kill();
   }
 }
 
 function megabytes(bytes: number): string {
   return `${Math.round(bytes / 1_048_576)} MB`;
-}
-
-/** No process, no memory, no descriptor left: this machine's trouble, not the script's. */
-const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
-
-function startError(error: NodeJS.ErrnoException): MrError {
-  const code = EXHAUSTED.has(error.code ?? "") ? "unavailable" : "user";
-  return new MrError(code, `the script cannot be started: ${messageOf(error)}`, { cause: error });
 }

@@ -1,20 +1,21 @@
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { MrError } from "../model/errors.ts";
-import { ScriptProcess } from "./script_process.ts";
+import { newNumber, type RunnerAddress, RunnerRequest } from "./runner_connection.ts";
+import { type ScriptPlace, ScriptProcess, UNLIMITED } from "./script_process.ts";
 import { StderrLog } from "./stderr.ts";
 
 export interface VirtualEnvOptions {
+  runner: RunnerAddress;
+  /** Of the next process. What relative paths in the requirements start from is its `cwd`. */
+  place: () => ScriptPlace;
+  /** Of what is to be in it, in hexadecimal: two that have the same are the same. */
+  key: string;
   /** Path of a requirements file. */
   requirements: string;
-  /** What relative paths in it start from. */
-  cwd: string;
-  /** The folder to make, absolute. It cannot be moved afterwards: its programs name it. */
-  into: string;
   /** An executable. */
   python: string;
   /**
-   * All that pip and what it starts get to know, but for one variable more that marks them.
+   * All that pip and what it starts get to know, but for one variable more by which the runner knows them.
    * When they are killed, what they had in its TMPDIR stays there.
    */
   env: Record<string, string>;
@@ -26,21 +27,48 @@ export interface VirtualEnvOptions {
   onOutput: (line: string) => void;
 }
 
+/** A Python virtual environment, in use until it is disposed. */
+export interface VirtualEnv extends Disposable {
+  /** Where the runner has it. It cannot be moved: its programs name it. */
+  folder: string;
+}
+
 /**
- * Makes a Python virtual environment with what a requirements file asks for. When it cannot,
- * nothing of it is left.
+ * A Python virtual environment with what a requirements file asks for: made once for all scripts of a
+ * runner. When it cannot be made, nothing of it is left, and the next who asks tries again.
  * @throws MrError `user` with the last that was printed when the requirements cannot be
  * installed (an index that cannot be reached is not told from one that has no such package),
  * when the time is up, or when python cannot make environments; `aborted` by the signal.
  */
-export async function buildVirtualEnv(options: VirtualEnvOptions): Promise<void> {
+export async function virtualEnv(options: VirtualEnvOptions): Promise<VirtualEnv> {
+  const { runner, key, signal } = options;
+  const request = new RunnerRequest(runner, newNumber(), { op: "environment", key });
+  const leave = () => request[Symbol.dispose]();
+  signal.addEventListener("abort", leave, { once: true });
+  try {
+    abortIf(signal);
+    const { event, path } = await request.next("build", "ready");
+    if (event === "build") {
+      await build(options, path);
+      request.say({ op: "built" });
+    }
+    return { folder: path, [Symbol.dispose]: leave };
+  } catch (error) {
+    leave();
+    abortIf(signal);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", leave);
+  }
+}
+
+async function build(options: VirtualEnvOptions, into: string): Promise<void> {
   const timeout = AbortSignal.timeout(options.timeoutMs);
   const signal = AbortSignal.any([options.signal, timeout]);
   try {
-    await makeEnvironment(options, signal);
-    await install(options, signal);
+    await makeEnvironment(options, into, signal);
+    await install(options, into, signal);
   } catch (error) {
-    await rm(options.into, { recursive: true, force: true, maxRetries: 5 });
     throw options.signal.aborted || !timeout.aborted ? error : timeoutError(options.timeoutMs);
   }
 }
@@ -48,9 +76,13 @@ export async function buildVirtualEnv(options: VirtualEnvOptions): Promise<void>
 /** `-I`: a user's file of the name of a module (random.py) is not what venv and pip import. */
 const ISOLATED = "-I";
 
-async function makeEnvironment(options: VirtualEnvOptions, signal: AbortSignal): Promise<void> {
-  const argv = [options.python, ISOLATED, "-m", "venv", options.into];
-  const { ok, said } = await run(options, argv, signal);
+async function makeEnvironment(
+  options: VirtualEnvOptions,
+  into: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const argv = [options.python, ISOLATED, "-m", "venv", into];
+  const { ok, said } = await run(options, into, argv, signal);
   if (ok) return;
   const why = NO_VENV.test(said)
     ? "this worker's python3 has no venv module (on Debian: python3-venv)"
@@ -60,11 +92,15 @@ async function makeEnvironment(options: VirtualEnvOptions, signal: AbortSignal):
 
 const NO_VENV = /No module named '?(venv|ensurepip)|ensurepip is not available/;
 
-async function install(options: VirtualEnvOptions, signal: AbortSignal): Promise<void> {
+async function install(
+  options: VirtualEnvOptions,
+  into: string,
+  signal: AbortSignal,
+): Promise<void> {
   const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input"];
-  const python = join(options.into, "bin", "python");
+  const python = join(into, "bin", "python");
   const argv = [python, ISOLATED, ...pip, "-r", options.requirements];
-  const { ok, said } = await run(options, argv, signal);
+  const { ok, said } = await run(options, into, argv, signal);
   if (!ok) throw new MrError("user", `the requirements cannot be installed:\n${said}`);
 }
 
@@ -74,19 +110,23 @@ interface Run {
   said: string;
 }
 
-async function run(options: VirtualEnvOptions, argv: string[], signal: AbortSignal): Promise<Run> {
+async function run(
+  options: VirtualEnvOptions,
+  into: string,
+  argv: string[],
+  signal: AbortSignal,
+): Promise<Run> {
   abortIf(signal);
-  const mark = { MR_VIRTUAL_ENV: options.into };
   const lines = new LastLines(options.onOutput);
   const child = new ScriptProcess({
+    runner: options.runner,
+    place: { ...options.place(), writes: [into] },
     // What went wrong is told on either; in the order in which it was said.
     argv: ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh", ...argv],
-    cwd: options.cwd,
-    env: { ...options.env, ...mark },
+    env: options.env,
     signal,
     silenceMs: 0,
-    limits: { memoryBytes: 0, processes: 0, outputBytes: 0 },
-    mark: `MR_VIRTUAL_ENV=${mark.MR_VIRTUAL_ENV}`,
+    limits: UNLIMITED,
     log: new StderrLog(),
     onOutput: async (chunk) => lines.push(chunk),
   });
@@ -147,11 +187,13 @@ class LastLines {
     const lines = (this.open + text).split(/\r?\n|\r/);
     this.open = lines.pop() ?? "";
     for (const line of lines) this.line(line);
-    // Of a line without end the beginning is kept, however it comes.
+    // It may never end.
     this.open = this.open.slice(0, LINE_CHARS_MAX);
   }
 
-  private line(line: string): void {
+  /** Of one that is longer than any that matters, the beginning. */
+  private line(whole: string): void {
+    const line = whole.slice(0, LINE_CHARS_MAX);
     this.last = `${this.last}${line}\n`.slice(-2 * SAID_CHARS_MAX);
     this.onLine(line);
   }

@@ -3,6 +3,7 @@
  * by the session's shell, and by the cluster simulation.
  *
  * An attempt is
+ *   waiting   granted ahead: it has a lease, and will have the next slot that is free
  *   running   its slot works; it has a lease that heartbeats renew
  *   stopping  its slot was told to stop (revoked, lease over, worker leaving)
  *   sealed    its output is complete and reported; only `settled` ends it
@@ -14,16 +15,18 @@
  * W1  no script runs past its lease: what could not be renewed is stopped.
  * W2  a sealed output is deleted only when told `settled lost`.
  * W3  a leader of an older epoch than one already met is not listened to.
- * W4  every slot has at most one attempt.
+ * W4  attempts that are not waiting take no more than all shares of the slots.
  */
-import type { AttemptId } from "../model/ids.ts";
+import { type AttemptId, type JobId, parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import {
   type Assignment,
   type AttemptProgress,
   type BadRecords,
+  type EarlySources,
   newProgress,
+  sharesOf,
   type TaskOutput,
   type TaskStats,
   type WorkerInfo,
@@ -46,11 +49,15 @@ export type AgentCommand =
   | { kind: "run"; assignment: Assignment }
   | { kind: "stop"; attempt: AttemptId }
   | { kind: "discard"; attempt: AttemptId; output: TaskOutput; bad: BadRecords | undefined }
+  | ({ kind: "prefetch" } & EarlySources)
+  /** Undefined: of all jobs. */
+  | { kind: "forget"; job: JobId | undefined }
   /** Give up this connection and look for the leader again. */
   | { kind: "reconnect" }
   | { kind: "left" };
 
 type Held =
+  | { kind: "waiting"; leaseUntilMs: number; assignment: Assignment }
   | { kind: "running"; leaseUntilMs: number }
   | { kind: "stopping"; class: FailureClass; message: string }
   | { kind: "sealed"; output: TaskOutput; stats: TaskStats; bad: BadRecords | undefined };
@@ -68,7 +75,8 @@ export class WorkerAgent {
   private readonly info: WorkerInfo;
   private connection: Connection = { kind: "away" };
   private epoch = 0;
-  private grantsSeen = 0;
+  /** Shares that the grants of this session take. */
+  private seen = 0;
   private seq = 0;
   private leaving = false;
   private left = false;
@@ -91,6 +99,8 @@ export class WorkerAgent {
       case "disconnected":
         this.connection = { kind: "away" };
         this.unacknowledged.clear();
+        // The next leader knows nothing of it.
+        out.push({ kind: "forget", job: undefined });
         break;
       case "message":
         this.hear(event.message, event.atMs, out);
@@ -110,16 +120,29 @@ export class WorkerAgent {
     return out;
   }
 
-  /** Slots that could take an attempt now. */
+  /** Shares of slots that attempts could take now. */
   get free(): number {
     let busy = 0;
-    for (const held of this.held.values()) if (held.kind !== "sealed") busy += 1;
-    return this.leaving ? 0 : this.info.slots - busy;
+    for (const [attempt, held] of this.held)
+      if (held.kind === "running" || held.kind === "stopping") busy += this.sharesOf(attempt);
+    return this.leaving ? 0 : this.info.slots * this.info.reducesPerSlot - busy;
+  }
+
+  /** Shares of attempts that could wait here for a slot: so many that none of them stands still between two. */
+  private get ahead(): number {
+    let waiting = 0;
+    for (const [attempt, held] of this.held)
+      if (held.kind === "waiting") waiting += this.sharesOf(attempt);
+    return this.leaving ? 0 : Math.max(0, this.info.slots * this.info.reducesPerSlot - waiting);
+  }
+
+  private sharesOf(attempt: AttemptId): number {
+    return sharesOf(parseAttemptId(attempt)?.kind ?? "map", this.info);
   }
 
   private greet(atMs: number, out: AgentCommand[]): void {
     this.connection = { kind: "greeting", sentMs: atMs };
-    this.grantsSeen = 0;
+    this.seen = 0;
     this.unacknowledged.clear();
     const hello = { kind: "hello" as const, worker: this.info, attempts: [...this.held.keys()] };
     out.push({ kind: "send", message: hello });
@@ -137,6 +160,11 @@ export class WorkerAgent {
         return this.stop(message.attempt, "revoked", message.reason, out);
       case "settled":
         return this.settled(message.attempt, message.won, out);
+      case "prefetch":
+        if (!this.leaving) out.push(message);
+        return;
+      case "forget":
+        return void out.push(message);
       case "drain":
         out.push({ kind: "reconnect" });
     }
@@ -152,7 +180,8 @@ export class WorkerAgent {
     if (this.connection.kind === "greeting") this.heardMs = this.connection.sentMs;
     this.connection = { kind: "up", heartbeatMs, leaseMs, nextHeartbeatMs: atMs + heartbeatMs };
     for (const [attempt, held] of this.held) {
-      if (held.kind === "running") held.leaseUntilMs = this.heardMs + leaseMs * LEASE_SHARE;
+      if (held.kind === "running" || held.kind === "waiting")
+        held.leaseUntilMs = this.heardMs + leaseMs * LEASE_SHARE;
       if (held.kind === "sealed") this.report(attempt, held, out);
     }
     this.pull(out);
@@ -160,22 +189,34 @@ export class WorkerAgent {
 
   private pull(out: AgentCommand[]): void {
     if (this.connection.kind !== "up") return;
-    const message = { kind: "ready" as const, free: this.free, grantsSeen: this.grantsSeen };
-    out.push({ kind: "send", message });
+    const { free, seen, ahead } = this;
+    out.push({ kind: "send", message: { kind: "ready", free, seen, ahead } });
   }
 
   private granted(assignment: Assignment, out: AgentCommand[]): void {
     if (this.connection.kind !== "up") return;
-    this.grantsSeen += 1;
+    this.seen += this.sharesOf(assignment.attempt);
     if (this.held.has(assignment.attempt)) return;
-    if (this.free <= 0) {
+    const { attempt } = assignment;
+    const shares = this.sharesOf(attempt);
+    if (this.free < shares && this.ahead < shares) {
       // W4: it crossed with our leaving, or with a slot that is not free after all.
-      const message = failure(assignment.attempt, "preempted", "no slot is free");
+      const message = failure(attempt, "preempted", "no slot is free");
       return void out.push({ kind: "send", message });
     }
     const leaseUntilMs = this.heardMs + this.connection.leaseMs * LEASE_SHARE;
-    this.held.set(assignment.attempt, { kind: "running", leaseUntilMs });
-    out.push({ kind: "run", assignment });
+    this.held.set(attempt, { kind: "waiting", leaseUntilMs, assignment });
+    this.runWaiting(out);
+  }
+
+  /** In the order in which they were granted. */
+  private runWaiting(out: AgentCommand[]): void {
+    for (const [attempt, held] of this.held) {
+      if (held.kind !== "waiting") continue;
+      if (this.free < this.sharesOf(attempt)) return;
+      this.held.set(attempt, { kind: "running", leaseUntilMs: held.leaseUntilMs });
+      out.push({ kind: "run", assignment: held.assignment });
+    }
   }
 
   private finished(attempt: AttemptId, result: TaskResult, out: AgentCommand[]): void {
@@ -197,6 +238,7 @@ export class WorkerAgent {
       const { class: why, message, logTail, lostOutputs } = result;
       this.tell({ kind: "failed", attempt, class: why, message, logTail, lostOutputs }, out);
     }
+    this.runWaiting(out);
     this.pull(out);
   }
 
@@ -220,6 +262,11 @@ export class WorkerAgent {
       // Tell again: the first time may have been lost.
       return this.tell(failure(attempt, why, message), out);
     }
+    if (held.kind === "waiting") {
+      this.held.delete(attempt);
+      this.tell(failure(attempt, why, message), out);
+      return this.pull(out);
+    }
     if (held.kind !== "running") return; // W2: a sealed one waits for `settled`.
     this.held.set(attempt, { kind: "stopping", class: why, message });
     out.push({ kind: "stop", attempt });
@@ -240,7 +287,7 @@ export class WorkerAgent {
     const { leaseMs } = this.connection;
     for (const attempt of beat.attempts) {
       const held = this.held.get(attempt);
-      if (held?.kind === "running")
+      if (held?.kind === "running" || held?.kind === "waiting")
         held.leaseUntilMs = Math.max(held.leaseUntilMs, beat.sentMs + leaseMs * LEASE_SHARE);
     }
     for (const older of this.unacknowledged.keys())
@@ -268,7 +315,7 @@ export class WorkerAgent {
 
   private expireLeases(atMs: number, out: AgentCommand[]): void {
     for (const [attempt, held] of this.held)
-      if (held.kind === "running" && held.leaseUntilMs <= atMs)
+      if ((held.kind === "running" || held.kind === "waiting") && held.leaseUntilMs <= atMs)
         this.stop(attempt, "infra", "the lease could not be renewed", out);
   }
 
@@ -278,9 +325,9 @@ export class WorkerAgent {
       this.leaving = true;
       this.pull(out);
     }
-    if (!now) return;
-    for (const [attempt, held] of this.held)
-      if (held.kind === "running") this.stop(attempt, "preempted", "the worker leaves", out);
+    for (const [attempt, { kind }] of this.held)
+      if (kind === "waiting" || (now && kind === "running"))
+        this.stop(attempt, "preempted", "the worker leaves", out);
   }
 
   private leaveWhenEmpty(out: AgentCommand[]): void {

@@ -7,62 +7,89 @@ import { MrError } from "../model/errors.ts";
 import type { AttemptId } from "../model/ids.ts";
 import { CONTAINER } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
-import { VirtualEnvCache } from "../streaming/virtual_env_cache.ts";
+import { newNumber, type RunnerAddress, RunnerRequest } from "../streaming/runner_connection.ts";
+import type { ScriptLayout } from "../streaming/script_process.ts";
 
 /**
- * A worker's local disk. What scripts may write to and what is ours are apart, so that a
- * script that strays into its parent folder finds nothing but its own:
+ * A worker's local disk:
  *
- *   scripts/ATTEMPT/{work,tmp}   a script's working directory and its TMPDIR (a combiner's: tmp-combine)
- *   own/spill/ATTEMPT            spilled runs, checksummed
- *   own/venv                     Python environments by what they hold
- *   own/cache                    scripts and files by version, checksummed
+ *   layouts/ATTEMPT    what is to be a script's working directory: its runner takes it from here
+ *   own/spill/ATTEMPT  spilled runs, checksummed
+ *   own/cache          scripts and files by version, checksummed
+ *
+ * and, in the runner's folder, which may be out of our sight (`internal/runner`):
+ *
+ *   ATTEMPT/{work,tmp} a script's working directory and its TMPDIR (a combiner's: tmp-combine)
+ *   environments       Python environments by what they hold
+ *
+ * Nothing that a script has written is ever read by us.
  *
  * What is done for every attempt is done at once, not by the thread pool: the local disk answers in
  * microseconds, a turn through the pool takes ten times as long.
  */
 export class Scratch {
   private readonly root: string;
+  private readonly layouts: string;
   private readonly store: ObjectStore;
+  private readonly runner: RunnerAddress;
   /** Of what was fetched: the cache lies where a script could reach it. */
   private readonly digests = new Map<string, string>();
-  /** Of all threads of the worker. */
-  readonly virtualEnvs: VirtualEnvCache;
 
-  constructor(root: string, store: ObjectStore) {
+  /** @param layouts where the runner can read them. */
+  constructor(
+    root: string,
+    store: ObjectStore,
+    runner: RunnerAddress,
+    layouts = join(root, "layouts"),
+  ) {
     this.root = root;
+    this.layouts = layouts;
     this.store = store;
-    this.virtualEnvs = new VirtualEnvCache(join(root, "own", "venv"));
+    this.runner = runner;
   }
 
   openAttempt(attempt: AttemptId): AttemptFolder {
-    const name = attempt.replaceAll("/", "_");
-    const script = join(this.root, "scripts", name);
-    const folder = {
-      script,
+    return this.openFolder(attempt.replaceAll("/", "_"));
+  }
+
+  /** @param name of the folders: a plain one. */
+  openFolder(name: string): AttemptFolder {
+    const script = join(this.runner.folder, name);
+    return {
+      name,
+      layout: join(this.layouts, name),
       work: join(script, "work"),
-      temp: join(script, "tmp"),
-      combinerTemp: join(script, "tmp-combine"),
+      temp: join(script, TEMP),
+      combinerTemp: join(script, COMBINER_TEMP),
       spill: join(this.root, "own", "spill", name),
     };
-    for (const path of [...scriptFolders(folder), folder.spill])
-      mkdirSync(path, { recursive: true });
-    return folder;
   }
 
-  /** Empties the script's side: what an earlier run of it left behind is not there for the next. */
-  renewScript(folder: AttemptFolder): void {
-    rmSync(folder.script, { recursive: true, force: true, maxRetries: 3 });
-    for (const path of scriptFolders(folder)) mkdirSync(path, { recursive: true });
+  /** A folder for spilled runs of no attempt; whoever fills it removes it. */
+  newSpill(): string {
+    return join(this.root, "own", "spill", `early-${randomUUID()}`);
   }
 
-  removeAttempt(folder: AttemptFolder): void {
-    for (const path of [folder.script, folder.spill])
-      rmSync(path, { recursive: true, force: true, maxRetries: 3 });
+  /** An empty layout. What an earlier one has become is not there for the next script. */
+  renewLayout(folder: AttemptFolder, hasCombiner: boolean): ScriptLayout {
+    rmSync(folder.layout, REMOVE);
+    mkdirSync(folder.layout, { recursive: true });
+    return { work: folder.layout, temps: hasCombiner ? [TEMP, COMBINER_TEMP] : [TEMP] };
+  }
+
+  /** Resolves when nothing of it is left; at once where no script was laid out. */
+  async removeAttempt(folder: AttemptFolder, hadScript: boolean): Promise<void> {
+    for (const path of [folder.layout, folder.spill]) rmSync(path, REMOVE);
+    if (!hadScript) return;
+    using request = new RunnerRequest(this.runner, newNumber(), {
+      op: "remove",
+      attempt: folder.name,
+    });
+    await request.next("removed");
   }
 
   /**
-   * Puts a blob of dfs-scripts into the working directory under the name `link`, executable,
+   * Puts a blob of dfs-scripts into the layout under the name `link`, executable,
    * in the version that the job was accepted with; an archive as a folder of that name.
    * @throws MrError `changed` or `not_found` when that version is no more.
    */
@@ -74,10 +101,11 @@ export class Scratch {
     signal: AbortSignal,
   ): Promise<void> {
     const bytes = await this.read(name, etag, signal);
-    const path = join(folder.work, link);
+    const path = join(folder.layout, link);
     // A copy: the script may write to its own file.
     if (!isArchive(name)) return writeFileSync(path, bytes, { mode: 0o755 });
     const packed = join(folder.spill, `archive-${randomUUID()}`);
+    await mkdir(folder.spill, { recursive: true });
     await writeFile(packed, bytes, { mode: 0o600 });
     await mkdir(path);
     await unpackArchive(packed, name, path, UNPACK_LIMITS);
@@ -118,15 +146,23 @@ export class Scratch {
 /** Of one archive: more is a mistake, or an attack. */
 const UNPACK_LIMITS = { bytes: 4 * 1024 ** 3, entries: 200_000 };
 
+const TEMP = "tmp";
+const COMBINER_TEMP = "tmp-combine";
+
 export interface AttemptFolder {
-  /** The script's side; holds `work` and `temp`. */
-  script: string;
+  /** Of its folder at the runner, which holds what follows. */
+  name: string;
   work: string;
   temp: string;
   /** TMPDIR of combiners: what runs beside the mapper is told apart by it. */
   combinerTemp: string;
+  /** What becomes `work`. */
+  layout: string;
+  /** Made by the first who has something to put there. */
   spill: string;
 }
+
+const REMOVE = { recursive: true, force: true, maxRetries: 3 };
 
 function readIfThere(path: string): Buffer | undefined {
   try {
@@ -136,10 +172,7 @@ function readIfThere(path: string): Buffer | undefined {
   }
 }
 
-function scriptFolders({ work, temp, combinerTemp }: AttemptFolder): string[] {
-  return [work, temp, combinerTemp];
-}
-
-function digestOf(bytes: string | Uint8Array): string {
+/** SHA-256, in hexadecimal. */
+export function digestOf(bytes: string | Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }

@@ -7,21 +7,27 @@ import { baseName, fileOf, isBlob } from "../model/request_fields.ts";
 import type { Assignment, InputRange } from "../model/task.ts";
 import { findProgram, resolveCommand, resolveProgram, SCRIPT_PATH } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
+import { MODULE_READS, moduleCommand } from "../streaming/module_command.ts";
 import { type ModuleRole, moduleRoles } from "../streaming/module_exports.ts";
-import { ModuleThread } from "../streaming/module_thread.ts";
+import type { RunnerAddress } from "../streaming/runner_connection.ts";
 import type { Script } from "../streaming/script.ts";
-import { type ScriptLimits, ScriptProcess } from "../streaming/script_process.ts";
+import {
+  type ScriptLayout,
+  type ScriptLimits,
+  type ScriptPlace,
+  ScriptProcess,
+} from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
-import { buildVirtualEnv } from "../streaming/virtual_env.ts";
-import type { AttemptFolder, Scratch } from "./attempt_files.ts";
+import { type VirtualEnv, virtualEnv } from "../streaming/virtual_env.ts";
+import { type AttemptFolder, digestOf, type Scratch } from "./attempt_files.ts";
 
 /** What a script is run as: a combiner runs beside the mapper, for other bytes. */
 export type ScriptRole = "map" | "combine" | "reduce";
 
 /** What the operator says of user code. */
 export interface CodeSettings {
-  /** Modules may run in threads of the worker, where a thread is no wall. */
-  modules: boolean;
+  /** What starts it. */
+  runner: RunnerAddress;
   /** Where pip finds packages; undefined: where it does by itself. Scripts can read it. */
   pipIndexUrl: string | undefined;
 }
@@ -38,15 +44,17 @@ export interface StartOptions {
 }
 
 /** The user's code of one attempt: laid out in its working directory, and started there. */
-export class AttemptScripts {
+export class AttemptScripts implements Disposable {
   private readonly assignment: Assignment;
   private readonly contract: Contract;
   private readonly settings: CodeSettings;
   private readonly folder: AttemptFolder;
   private readonly scratch: Scratch;
 
-  /** The folder of the Python environment that scripts run in. */
-  private virtualEnv: string | undefined;
+  /** The Python environment that scripts run in. */
+  private virtualEnv: VirtualEnv | undefined;
+  /** What the runner has not yet taken. */
+  private layout: ScriptLayout | undefined;
   private laidOut = false;
 
   constructor(
@@ -86,26 +94,32 @@ export class AttemptScripts {
     const temp = role === "combine" ? folder.combinerTemp : folder.temp;
     const env = this.environment(options.range, temp);
     const exported = await this.exportedBy(command, role, signal);
-    signal.throwIfAborted();
-    if (exported !== undefined && !this.settings.modules)
-      throw new MrError(
-        "user",
-        `${programOf(command)} exports ${exported}, and this worker runs no modules (MR_MODULES is off)`,
-      );
-    if (exported !== undefined) return this.startModule(command, exported, env, options);
-    const argv = await this.argvOf(command);
+    const argv =
+      exported === undefined
+        ? await this.argvOf(command, signal)
+        : this.argvOfModule(command, exported, options);
     signal.throwIfAborted();
     return new ScriptProcess({
+      runner: this.settings.runner,
+      place: this.place(exported === undefined ? [] : MODULE_READS),
       argv,
-      cwd: folder.work,
       env,
       signal,
       silenceMs: options.silenceMs,
       limits: options.limits,
-      mark: `TMPDIR=${temp}`,
       log: options.log,
       onOutput: options.onOutput,
     });
+  }
+
+  /** Nothing will be started any more. */
+  [Symbol.dispose](): void {
+    this.virtualEnv?.[Symbol.dispose]();
+  }
+
+  /** Whether a folder was made for a script. */
+  get hadScript(): boolean {
+    return this.laidOut;
   }
 
   /** How the mapper or reducer was started last, for doing the same by hand; a module is not. */
@@ -113,12 +127,13 @@ export class AttemptScripts {
     const { command } = this.assignment.job;
     const role = this.assignment.input.kind;
     if ((await this.exportedBy(command, role, signal)) !== undefined) return undefined;
-    return { argv: await this.argvOf(command), env: this.environment(range, this.folder.temp) };
+    const argv = await this.argvOf(command, signal);
+    return { argv, env: this.environment(range, this.folder.temp) };
   }
 
   private environment(range: InputRange | undefined, temp: string): Record<string, string> {
     const env = scriptEnvironment(this.assignment, range, { work: this.folder.work, temp });
-    return this.virtualEnv === undefined ? env : insideVirtualEnv(env, this.virtualEnv);
+    return this.virtualEnv === undefined ? env : insideVirtualEnv(env, this.virtualEnv.folder);
   }
 
   /** The function of a shipped module that plays this role; undefined: it is an ordinary script. */
@@ -137,63 +152,53 @@ export class AttemptScripts {
     return role === "combine" && roles.has("reduce") ? "reduce" : undefined;
   }
 
-  private startModule(
+  private argvOfModule(
     command: string,
-    role: ModuleRole,
-    env: Record<string, string>,
-    { signal, silenceMs, limits, log, onOutput, role: part }: StartOptions,
-  ): Script {
+    exported: ModuleRole,
+    { role, limits }: StartOptions,
+  ): string[] {
     const { mapOutput, reduceInput, reduceOutput } = this.contract;
-    const output = part === "map" ? mapOutput.separator : reduceOutput.separator;
-    return new ModuleThread({
-      path: join(this.folder.work, baseName(programOf(command))),
-      role,
-      cwd: this.folder.work,
-      env,
-      signal,
-      silenceMs,
-      memoryBytes: limits.memoryBytes,
-      outputBytes: limits.outputBytes,
-      separators: {
-        input: Buffer.from(reduceInput.separator),
-        keyFields: keyFieldsRead(mapOutput, reduceInput.separator),
-        output: Buffer.from(output),
-      },
-      log,
-      onOutput,
-    });
+    const output = role === "map" ? mapOutput.separator : reduceOutput.separator;
+    const separators = {
+      input: Buffer.from(reduceInput.separator),
+      keyFields: keyFieldsRead(mapOutput, reduceInput.separator),
+      output: Buffer.from(output),
+    };
+    const path = join(this.folder.work, baseName(programOf(command)));
+    return moduleCommand(path, exported, separators, limits.memoryBytes);
   }
 
   /** A fresh working directory: what an earlier run left behind is not there for the next. */
   private async layOut(signal: AbortSignal, log: StderrLog): Promise<void> {
     const { folder, scratch } = this;
-    const { command, combiner, files, scripts } = this.assignment.job;
-    // The attempt's folder is new at first.
-    if (this.laidOut) scratch.renewScript(folder);
+    const { files, scripts, combiner } = this.assignment.job;
+    this.layout = scratch.renewLayout(folder, combiner !== "");
     this.laidOut = true;
-    for (const file of files) {
-      const { name, link } = fileOf(file);
+    for (const { name, link } of this.shipped())
       await scratch.place(name, scripts[name], link, folder, signal);
-    }
-    for (const name of [command, combiner].map(programOf))
-      if (Object.hasOwn(scripts, name))
-        await scratch.place(name, scripts[name], baseName(name), folder, signal);
     if (files.some((file) => fileOf(file).link === REQUIREMENTS))
-      this.virtualEnv = await this.virtualEnvOf(signal, log);
+      this.virtualEnv ??= await this.virtualEnvOf(signal, log);
+  }
+
+  /** Blobs that lie in the working directory, and how they are called there. */
+  private shipped(): { name: string; link: string }[] {
+    const { command, combiner, files, scripts } = this.assignment.job;
+    const programs = [command, combiner]
+      .map(programOf)
+      .filter((name) => Object.hasOwn(scripts, name));
+    return [...files.map(fileOf), ...programs.map((name) => ({ name, link: baseName(name) }))];
   }
 
   /** The environment that the shipped requirements.txt asks for; made once per worker and content. */
-  private async virtualEnvOf(signal: AbortSignal, log: StderrLog): Promise<string> {
-    const { files, scripts } = this.assignment.job;
+  private async virtualEnvOf(signal: AbortSignal, log: StderrLog): Promise<VirtualEnv> {
+    const { scripts } = this.assignment.job;
     const { work, temp } = this.folder;
     const python = await resolveProgram("python3");
     const key = createHash("sha256").update(python);
-    // What is shipped beside it may be installed by it.
-    for (const { name, link } of files.map(fileOf)) {
-      const content = createHash("sha256").update(
-        await this.scratch.read(name, scripts[name], signal),
-      );
-      key.update(`\n${link} ${content.digest("hex")}`);
+    // What is shipped beside it may be installed by it, programs too; an archive is known by its name.
+    for (const { name, link } of this.shipped()) {
+      const content = digestOf(await this.scratch.read(name, scripts[name], signal));
+      key.update(`\n${JSON.stringify([link, name, content])}`);
     }
     const env = {
       PATH: SCRIPT_PATH,
@@ -202,30 +207,46 @@ export class AttemptScripts {
       TMPDIR: temp,
       ...(this.settings.pipIndexUrl !== undefined && { PIP_INDEX_URL: this.settings.pipIndexUrl }),
     };
-    const build = (into: string) =>
-      buildVirtualEnv({
-        requirements: join(work, REQUIREMENTS),
-        cwd: work,
-        into,
-        python,
-        env,
-        signal,
-        timeoutMs: VIRTUAL_ENV_MS,
-        onOutput: (line) => log.note(line),
-      });
-    return this.scratch.virtualEnvs.get(key.digest("hex"), build, signal);
+    return virtualEnv({
+      runner: this.settings.runner,
+      place: () => this.place(),
+      key: key.digest("hex"),
+      requirements: join(work, REQUIREMENTS),
+      python,
+      env,
+      signal,
+      timeoutMs: VIRTUAL_ENV_MS,
+      onOutput: (line) => log.note(line),
+    });
   }
 
-  private async argvOf(command: string): Promise<string[]> {
+  /** Of the next process: the first one takes the layout. */
+  private place(reads: string[] = []): ScriptPlace {
+    const { layout, folder } = this;
+    this.layout = undefined;
+    return {
+      attempt: folder.name,
+      layout,
+      cwd: folder.work,
+      network: this.assignment.job.network,
+      reads: this.virtualEnv === undefined ? reads : [...reads, this.virtualEnv.folder],
+      writes: [],
+    };
+  }
+
+  private async argvOf(command: string, signal: AbortSignal): Promise<string[]> {
     const [program = "", ...args] = splitCommand(command);
-    const isShipped = isBlob(program) && Object.hasOwn(this.assignment.job.scripts, program);
-    if (isShipped)
-      return resolveCommand(join(this.folder.work, baseName(program)), args, this.pythonHere());
+    const { scripts } = this.assignment.job;
+    if (isBlob(program) && Object.hasOwn(scripts, program)) {
+      const bytes = await this.scratch.read(program, scripts[program], signal);
+      const path = join(this.folder.work, baseName(program));
+      return resolveCommand(path, bytes, args, this.pythonHere());
+    }
     return [await this.programOfWorker(program), ...args];
   }
 
   private pythonHere(): string | undefined {
-    return this.virtualEnv && join(this.virtualEnv, "bin", "python");
+    return this.virtualEnv && join(this.virtualEnv.folder, "bin", "python");
   }
 
   private async programOfWorker(program: string): Promise<string> {

@@ -12,6 +12,7 @@ import {
   type Split,
   type TaskInput,
 } from "../model/task.ts";
+import { gathered } from "../shuffle/gathered.ts";
 import { KeyIndexWriter } from "../shuffle/key_index.ts";
 import { countLines, LineNormalizer } from "../shuffle/lines.ts";
 import { OffsetLines } from "../shuffle/offset_lines.ts";
@@ -149,7 +150,7 @@ async function passRecords(context: TaskContext, split: Split, printed: Printed)
 
 async function* counted(context: TaskContext, split: Split): AsyncIterable<Uint8Array> {
   const { stats, progress } = context;
-  for await (const chunk of recordsOfSplit(context, split)) {
+  for await (const chunk of gathered(recordsOfSplit(context, split))) {
     stats.recordsIn += countLines(chunk);
     stats.bytesIn += chunk.length;
     progress.bytesIn = Math.min(stats.bytesIn, progress.bytesTotal);

@@ -1,4 +1,4 @@
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseAttemptId } from "../model/ids.ts";
@@ -38,6 +38,7 @@ export async function runNarrowed(
   printed: Printed,
 ): Promise<BadRecords | undefined> {
   const { progress, folder, assignment, log } = context;
+  await mkdir(folder.spill, { recursive: true });
   const input = await open(join(folder.spill, "records"), "wx+", 0o600);
   const output = await open(join(folder.spill, "printed"), "wx+", 0o600);
   try {

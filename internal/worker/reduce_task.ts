@@ -41,9 +41,10 @@ export async function runReduceTask(context: TaskContext): Promise<TaskMade> {
 export function pairsOfReduce(context: TaskContext, input: ReduceTaskInput): SortedPairs {
   return {
     async give(as, take, blockBytes) {
-      const segments = await findSegments(context, input);
-      const pairs = mergedPairs(segments, context.order, context.spill, input.keys);
-      return pairs.give(as, take, blockBytes);
+      const { assignment, order, spill } = context;
+      await using early = await context.early?.take(assignment.job.id, input.partition);
+      const segments = await findSegments(context, input, early?.runs);
+      return await mergedPairs(segments, order, spill, input.keys).give(as, take, blockBytes);
     },
   };
 }

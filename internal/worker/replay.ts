@@ -1,4 +1,4 @@
-import { type FileHandle, mkdir, open, writeFile } from "node:fs/promises";
+import { type FileHandle, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { isBuiltin } from "../model/builtins.ts";
 import { MrError, messageOf } from "../model/errors.ts";
@@ -22,9 +22,9 @@ export interface ReplayOptions {
   assignment: Assignment;
   /** Reads are the job's; what is staged or published there must not matter. */
   store: ObjectStore;
-  /** Exists and is empty: what is left here is for a person and a debugger. */
+  /** Exists and is empty, and is the runner's too: what is left here is for a person and a debugger. */
   folder: string;
-  options: Omit<TaskRunnerOptions, "scratch">;
+  options: Omit<TaskRunnerOptions, "scratch" | "layouts">;
   signal: AbortSignal;
   /** Takes what the script writes to stderr, and what is worth knowing on the way. */
   say: (text: string) => void;
@@ -88,25 +88,16 @@ export async function replayTask(replay: ReplayOptions): Promise<Replayed> {
 
 async function contextIn(replay: ReplayOptions): Promise<TaskContext> {
   const { assignment, store, signal, folder, say } = replay;
-  const run = join(folder, "run");
-  const attempt = {
-    script: run,
-    work: join(run, "work"),
-    temp: join(run, "tmp"),
-    combinerTemp: join(run, "tmp-combine"),
-    spill: join(folder, ".own", "spill"),
-  };
-  for (const path of Object.values(attempt)) await mkdir(path, { recursive: true });
   const log = new StderrLog(undefined, say);
-  const options = { ...replay.options, scratch: join(folder, ".own") };
-  const scratch = new Scratch(options.scratch, store);
+  const options = { ...replay.options, scratch: join(folder, ".own"), layouts: undefined };
+  const scratch = new Scratch(options.scratch, store, options.code.runner);
   const progress = newProgress();
   return openContext({
     assignment,
     store,
     options,
     scratch,
-    folder: attempt,
+    folder: scratch.openFolder("run"),
     signal,
     progress,
     log,

@@ -1,43 +1,61 @@
-import { MrError, messageOf } from "../model/errors.ts";
 import { CONTAINER } from "../model/names.ts";
 import { readAll } from "../model/object_store.ts";
 import type { ByteRange } from "../model/segment_sizes.ts";
-import { attemptOfMapOutput, type Source, type TaskInput } from "../model/task.ts";
+import type { Source, TaskInput } from "../model/task.ts";
 import { bytesOfRange, parseKeyIndex } from "../shuffle/key_index.ts";
-import {
-  INDEX_ENTRY_BYTES,
-  parseIndexEntry,
-  readBlocks,
-  wholeSegment,
-} from "../shuffle/run_format.ts";
+import { INDEX_ENTRY_BYTES, parseIndexEntry } from "../shuffle/run_format.ts";
 import type { OpenSegment } from "../shuffle/spill.ts";
-import { LostOutput, type TaskContext } from "./task_context.ts";
+import { lostOutput, type MergedSources, readSegment } from "./segment.ts";
+import type { TaskContext } from "./task_context.ts";
 
 type ReduceTaskInput = Extract<TaskInput, { kind: "reduce" }>;
 
+/** Shown with the script's own. */
+const EARLY_COUNTER = "mr,map outputs merged early";
+
 const INDEX_READS_AT_A_TIME = 8;
-/** So many segments are read at the same time that large chunks would be too much memory. */
-const SEGMENT_READ_BYTES = 256 * 1024;
 
 /** What this task reads of every map output. */
 export async function findSegments(
   context: TaskContext,
   input: ReduceTaskInput,
+  merged: MergedSources[] = [],
 ): Promise<OpenSegment[]> {
+  const { stats, progress } = context;
+  const count = (bytes: number) => {
+    stats.bytesIn += bytes;
+    progress.bytesIn = stats.bytesIn;
+  };
   const { sources } = input;
+  const { store, signal } = context;
   const found: (OpenSegment | undefined)[] = new Array(sources.length);
+  const isMerged = new Set<number>();
+  for (const run of merged.filter(({ first, sources: of }) => isOf(of, sources, first))) {
+    for (let i = 0; i < run.sources.length; i += 1) isMerged.add(run.first + i);
+    found[run.first] = run.open;
+    progress.bytesTotal += run.bytes;
+    count(run.bytes);
+  }
+  if (isMerged.size > 0) stats.counters[EARLY_COUNTER] = isMerged.size;
   let next = 0;
   const lane = async () => {
     while (next < sources.length) {
       const index = next++;
+      if (isMerged.has(index)) continue;
       const source = sources[index] as Source;
       const range = source.at ?? (await readIndex(context, source, input));
       context.progress.bytesTotal += range.bytes;
-      if (range.bytes > 0) found[index] = () => readSegment(context, source, range);
+      if (range.bytes > 0)
+        found[index] = () => readSegment({ store, signal, count }, source, range);
     }
   };
   await Promise.all(Array.from({ length: INDEX_READS_AT_A_TIME }, lane));
   return found.filter((segment) => segment !== undefined);
+}
+
+/** Whether they are what the task reads there: an output that was lost has another name when it is made again. */
+function isOf(merged: Source[], sources: Source[], first: number): boolean {
+  return merged.every(({ object }, i) => object === sources[first + i]?.object);
 }
 
 /** Where its record does not say it: a request more. */
@@ -61,46 +79,4 @@ async function readIndex(
   } catch (error) {
     throw lostOutput(source, error);
   }
-}
-
-/** Every block that comes out of it is verified; what is not whole is a lost output. */
-async function* readSegment(
-  context: TaskContext,
-  source: Source,
-  range: ByteRange,
-): AsyncIterable<Buffer> {
-  try {
-    yield* readBlocks(wholeSegment(range.bytes, countedBytes(context, source, range)));
-  } catch (error) {
-    throw lostOutput(source, error);
-  }
-}
-
-async function* countedBytes(
-  context: TaskContext,
-  source: Source,
-  range: ByteRange,
-): AsyncIterable<Uint8Array> {
-  const chunks = context.store.read(CONTAINER.intermediate, source.object, {
-    start: range.offset,
-    length: range.bytes,
-    signal: context.signal,
-    chunkBytes: SEGMENT_READ_BYTES,
-    reuse: true,
-  });
-  for await (const chunk of chunks) {
-    context.stats.bytesIn += chunk.length;
-    context.progress.bytesIn = context.stats.bytesIn;
-    yield chunk;
-  }
-}
-
-/** A map output that is gone or damaged is the system's loss, not an input that the user changed. */
-function lostOutput(source: Source, error: unknown): unknown {
-  const isLost = ["not_found", "corrupt", "changed"].some((code) =>
-    MrError.is(error, code as MrError["code"]),
-  );
-  const attempt = attemptOfMapOutput(source.object);
-  if (!isLost || attempt === undefined) return error;
-  return new LostOutput([attempt], `map output ${source.object}: ${messageOf(error)}`, error);
 }

@@ -1,5 +1,6 @@
 import { type MessagePort, parentPort } from "node:worker_threads";
 import { messageOf } from "../model/errors.ts";
+import type { AttemptId } from "../model/ids.ts";
 import { type Assignment, newProgress } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
 import { failedResult } from "./task_context.ts";
@@ -7,21 +8,26 @@ import type { TaskRunner } from "./task_runner.ts";
 
 const PROGRESS_MS = 500;
 
-/** The far end of a slot: runs on the slot's thread, one attempt at a time. */
+/** The far end of a slot: runs on the slot's thread. */
 export function serveSlot(runner: TaskRunner): void {
   if (parentPort === null) throw new Error("a slot runs on a thread of its own");
   const port: MessagePort = parentPort;
-  let stop: { attempt: string; controller: AbortController } | undefined;
+  const running = new Map<AttemptId, AbortController>();
   port.on("message", (message: ToSlot) => {
-    if (message.kind === "stop") {
-      if (stop?.attempt === message.attempt) stop.controller.abort();
-      return;
-    }
+    if (message.kind === "stop") return running.get(message.attempt)?.abort();
+    if (message.kind === "prefetch") return hint(runner.early.add(message.early));
+    if (message.kind === "forget") return hint(runner.early.forget(message.job));
     const assignment = withBuffers(message.assignment);
+    const { attempt } = assignment;
     const controller = new AbortController();
-    stop = { attempt: assignment.attempt, controller };
-    void runOne(runner, assignment, controller.signal, port);
+    running.set(attempt, controller);
+    void runOne(runner, assignment, controller.signal, port).finally(() => running.delete(attempt));
   });
+}
+
+/** Nothing rests on it: a disk that is full, say, is the next attempt's to report. */
+function hint(done: Promise<void>): void {
+  done.catch(() => undefined);
 }
 
 async function runOne(

@@ -1,6 +1,6 @@
 import { Worker as Thread } from "node:worker_threads";
-import type { AttemptId } from "../model/ids.ts";
-import type { Assignment, AttemptProgress } from "../model/task.ts";
+import type { AttemptId, JobId } from "../model/ids.ts";
+import type { Assignment, AttemptProgress, EarlySources } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
 import { failedResult, type TaskResult } from "./task_context.ts";
 
@@ -14,16 +14,27 @@ export interface SlotsOptions {
 
 interface Slot {
   thread: Thread;
-  attempt: AttemptId | undefined;
+  attempts: Map<AttemptId, Running>;
+  /** Of each job, the partitions that are prepared here. */
+  early: Map<JobId, Set<number>>;
+}
+
+interface Running {
   progress: AttemptProgress | undefined;
   /** Runs from a stop until the thread obeys. */
   patience: NodeJS.Timeout | undefined;
 }
 
+/** Data is no object here, and what is, is short-lived: more would only be memory that is touched anew all the time. */
+const LIMITS = { maxYoungGenerationSizeMb: 2 };
+
 /** A thread that does not end its attempt in this time is ended itself, in milliseconds. */
 const STOP_MS = 10_000;
 
-/** The worker's threads: user data never passes through the main one, so heartbeats are never late. */
+/**
+ * The worker's threads: user data never passes through the main one, so heartbeats are never late.
+ * How many attempts there may be is the agent's to know; here they are spread over the threads.
+ */
 export class Slots {
   private readonly options: SlotsOptions;
   private readonly slots: Slot[] = [];
@@ -36,62 +47,91 @@ export class Slots {
 
   private openSlot(): Slot {
     const { entry, workerData } = this.options;
-    const thread = new Thread(entry, { workerData });
-    const slot: Slot = { thread, attempt: undefined, progress: undefined, patience: undefined };
+    const thread = new Thread(entry, { workerData, resourceLimits: LIMITS });
+    const slot: Slot = { thread, attempts: new Map(), early: new Map() };
     thread.on("message", (message: FromSlot) => this.hear(slot, message));
     thread.on("error", (error) => this.replace(slot, error.message));
     return slot;
   }
 
   private hear(slot: Slot, message: FromSlot): void {
-    if (message.attempt !== slot.attempt) return;
+    const { attempt } = message;
+    const running = slot.attempts.get(attempt);
+    if (running === undefined) return;
     if (message.kind === "progress") {
-      slot.progress = { attempt: message.attempt, ...message.progress };
+      running.progress = { attempt, ...message.progress };
       return;
     }
-    clearTimeout(slot.patience);
-    slot.attempt = undefined;
-    slot.progress = undefined;
-    slot.patience = undefined;
-    this.options.onFinished(message.attempt, message.result);
+    clearTimeout(running.patience);
+    slot.attempts.delete(attempt);
+    this.options.onFinished(attempt, message.result);
   }
 
-  /** A thread that died (out of memory) takes its attempt with it, not the worker. */
+  /** A thread that died (out of memory) takes its attempts with it, not the worker. */
   private replace(slot: Slot, why: string): void {
     const at = this.slots.indexOf(slot);
     if (at < 0 || this.closed) return;
     this.slots[at] = this.openSlot();
-    clearTimeout(slot.patience);
-    if (slot.attempt === undefined) return;
     const message = `the slot's thread died: ${why}`;
-    this.options.onFinished(slot.attempt, failedResult("infra", message));
+    for (const [attempt, { patience }] of slot.attempts) {
+      clearTimeout(patience);
+      this.options.onFinished(attempt, failedResult("infra", message));
+    }
   }
 
-  /** The caller knows that a slot is free. */
+  /** On the thread that has begun with it, or has the least to do. */
   run(assignment: Assignment): void {
-    const slot = this.slots.find((candidate) => candidate.attempt === undefined);
-    if (slot === undefined) throw new Error("no slot is free");
-    slot.attempt = assignment.attempt;
+    const { job, input } = assignment;
+    const slot = this.slotFor(job.id, input.kind === "reduce" ? input.partition : undefined);
+    slot.attempts.set(assignment.attempt, { progress: undefined, patience: undefined });
     tell(slot, { kind: "run", assignment });
   }
 
+  private slotFor(job: JobId, partition: number | undefined): Slot {
+    const begun = this.slots.find(
+      ({ early }) => partition !== undefined && early.get(job)?.has(partition),
+    );
+    const load = ({ attempts, early }: Slot) => attempts.size + (early.get(job)?.size ?? 0);
+    return begun ?? this.slots.reduce((least, one) => (load(one) < load(least) ? one : least));
+  }
+
+  prefetch({ job, partition, sources, maps }: EarlySources): void {
+    const slot = this.slotFor(job.id, partition);
+    const partitions = slot.early.get(job.id) ?? new Set();
+    slot.early.set(job.id, partitions.add(partition));
+    tell(slot, { kind: "prefetch", early: { job, partition, sources, maps } });
+  }
+
+  /** @param job undefined: all jobs. */
+  forget(job: JobId | undefined): void {
+    for (const slot of this.slots) {
+      if (slot.early.size === 0) continue;
+      if (job === undefined) slot.early.clear();
+      else if (!slot.early.delete(job)) continue;
+      tell(slot, { kind: "forget", job });
+    }
+  }
+
   stop(attempt: AttemptId): void {
-    const slot = this.slots.find((candidate) => candidate.attempt === attempt);
-    if (slot === undefined) return;
+    const slot = this.slots.find(({ attempts }) => attempts.has(attempt));
+    const running = slot?.attempts.get(attempt);
+    if (slot === undefined || running === undefined) return;
     tell(slot, { kind: "stop", attempt });
-    slot.patience ??= setTimeout(() => {
+    running.patience ??= setTimeout(() => {
       void slot.thread.terminate();
       this.replace(slot, "it did not stop its attempt");
     }, STOP_MS);
   }
 
   progress(): AttemptProgress[] {
-    return this.slots.flatMap((slot) => slot.progress ?? []);
+    const running = this.slots.flatMap(({ attempts }) => [...attempts.values()]);
+    return running.flatMap(({ progress }) => progress ?? []);
   }
 
   async close(): Promise<void> {
     this.closed = true;
-    for (const slot of this.slots) clearTimeout(slot.patience);
+    for (const { attempts } of this.slots)
+      for (const { patience } of attempts.values()) clearTimeout(patience);
     await Promise.all(this.slots.map((slot) => slot.thread.terminate()));
   }
 }

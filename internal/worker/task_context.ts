@@ -1,6 +1,6 @@
 import { type Contract, contractOf, extensionOf, type PairFormat } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
-import { type AttemptId, parseAttemptId, partName } from "../model/ids.ts";
+import { type AttemptId, parseAttemptId, partName, type TaskKind } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore, StagedObject } from "../model/object_store.ts";
@@ -22,13 +22,17 @@ import type { ScriptLimits } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder, Scratch } from "./attempt_files.ts";
 import { AttemptScripts, type CodeSettings, type ScriptRole } from "./attempt_scripts.ts";
+import type { EarlyReduces } from "./early_reduces.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
+  /** Where the runner can read it; undefined: in the scratch folder. */
+  layouts: string | undefined;
   sortBytes: number;
   /** A longer line of a script is refused, in bytes. */
   lineBytesMax: number;
-  limits: ScriptLimits;
+  /** Several reduce tasks share what one map task may take. */
+  limits: Record<TaskKind, ScriptLimits>;
   code: CodeSettings;
 }
 
@@ -47,16 +51,6 @@ export function failedResult(why: FailureClass, message: string): TaskResult {
   return { kind: "failed", class: why, message, logTail: "", lostOutputs: [] };
 }
 
-/** Map outputs are gone, or not what they were. */
-export class LostOutput extends MrError {
-  readonly attempts: AttemptId[];
-
-  constructor(attempts: AttemptId[], message: string, cause: unknown) {
-    super("corrupt", message, { cause });
-    this.attempts = attempts;
-  }
-}
-
 /** What a map or reduce task is run with. */
 export interface TaskContext {
   assignment: Assignment;
@@ -72,12 +66,14 @@ export interface TaskContext {
   order: LineOrder;
   spill: SpillFolder;
   scripts: AttemptScripts;
+  /** What was prepared for reduce tasks, if anything can have been. */
+  early?: EarlyReduces;
 }
 
 export type ContextGiven = Pick<
   TaskContext,
   "assignment" | "store" | "options" | "folder" | "signal" | "progress" | "log"
-> & { scratch: Scratch };
+> & { scratch: Scratch; early?: EarlyReduces };
 
 export function openContext({ scratch, ...given }: ContextGiven): TaskContext {
   const { assignment, options, folder } = given;
@@ -122,7 +118,7 @@ export async function runScript(context: TaskContext, run: ScriptRun): Promise<v
     log,
     signal,
     silenceMs: contract.silenceMs,
-    limits: options.limits,
+    limits: options.limits[context.assignment.input.kind],
     onOutput: run.onOutput,
   });
   const feeding = run.feed(script).then(

@@ -6,26 +6,32 @@ import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, attemptLogName, type Progress } from "../model/task.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { type AttemptFolder, Scratch } from "./attempt_files.ts";
+import { EarlyReduces } from "./early_reduces.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
+import { LostOutput } from "./segment.ts";
 import {
   failedResult,
-  LostOutput,
   openContext,
+  type TaskContext,
   type TaskResult,
   type TaskRunnerOptions,
 } from "./task_context.ts";
 
-/** Runs attempts, one at a time: a slot. It lives on a thread of its own. */
+/** Runs attempts: a slot. It lives on a thread of its own. */
 export class TaskRunner {
   private readonly store: ObjectStore;
   private readonly options: TaskRunnerOptions;
   private readonly scratch: Scratch;
+  readonly early: EarlyReduces;
+  /** Storage requests that attempts have been charged with. */
+  private charged = 0;
 
   constructor(store: ObjectStore, options: TaskRunnerOptions) {
     this.store = store;
     this.options = options;
-    this.scratch = new Scratch(options.scratch, store);
+    this.scratch = new Scratch(options.scratch, store, options.code.runner, options.layouts);
+    this.early = new EarlyReduces(store, this.scratch);
   }
 
   async run(assignment: Assignment, signal: AbortSignal, progress: Progress): Promise<TaskResult> {
@@ -34,21 +40,24 @@ export class TaskRunner {
       progress.counters = log.counters;
     });
     const startMs = performance.now();
-    const { requests: requestsBefore = 0 } = this.store;
+    const { store, options, scratch, early } = this;
     let folder: AttemptFolder;
+    let context: TaskContext;
     try {
-      folder = this.scratch.openAttempt(assignment.attempt);
+      folder = scratch.openAttempt(assignment.attempt);
+      const given = { assignment, store, options, scratch, folder, signal, progress, log, early };
+      context = openContext(given);
     } catch (error) {
-      return failedResult("infra", messageOf(error));
+      return failedResult(classOf(error, signal), messageOf(error));
     }
     try {
-      const { store, options, scratch } = this;
-      const given = { assignment, store, options, scratch, folder, signal, progress, log };
-      const context = openContext(given);
       const run = assignment.input.kind === "map" ? runMapTask : runReduceTask;
       const { output, bad } = await run(context);
-      const requests = (store.requests ?? 0) - requestsBefore;
+      // Of attempts that ran beside this one, too: what counts is what they come to together.
+      const requests = (store.requests ?? 0) - this.charged;
+      this.charged += requests;
       context.stats.counters = {
+        ...context.stats.counters,
         ...log.counters,
         ...(requests > 0 && { [REQUESTS_COUNTER]: requests }),
       };
@@ -65,14 +74,15 @@ export class TaskRunner {
       };
     } finally {
       if (!signal.aborted) await this.saveLog(assignment, log, signal);
-      this.removeAttempt(folder);
+      context.scripts[Symbol.dispose]();
+      void this.removeAttempt(folder, context.scripts.hadScript);
     }
   }
 
-  /** Best effort: what cannot be removed now goes with the worker's folder. */
-  private removeAttempt(folder: AttemptFolder): void {
+  /** Best effort: what cannot be removed now goes with the worker's folder, or the runner's. */
+  private async removeAttempt(folder: AttemptFolder, hadScript: boolean): Promise<void> {
     try {
-      this.scratch.removeAttempt(folder);
+      await this.scratch.removeAttempt(folder, hadScript);
     } catch {
       // A process that was not killed in time may still write there.
     }

@@ -33,6 +33,7 @@ export class Worker {
   private stream: LeaderStream | undefined;
   private ticker: NodeJS.Timeout | undefined;
   private running: Promise<void> | undefined;
+  private inSession = false;
 
   constructor(options: WorkerOptions) {
     this.options = options;
@@ -40,6 +41,11 @@ export class Worker {
     this.slots = options.slots((attempt, result) =>
       this.dispatch({ kind: "finished", attempt, result }),
     );
+  }
+
+  /** Whether a leader knows of this worker, as far as it has heard. */
+  get hasSession(): boolean {
+    return this.inSession;
   }
 
   start(): void {
@@ -76,12 +82,14 @@ export class Worker {
         clearTimeout(patience);
         if (!heard) this.options.logger.info({ said: message.kind }, "session with the leader");
         heard = true;
+        this.inSession = true;
         this.dispatch({ kind: "message", message });
       }
     } catch (error) {
       this.options.logger.warn({ error: messageOf(error) }, "the session broke");
     } finally {
       clearTimeout(patience);
+      this.inSession = false;
       this.stream = undefined;
       this.dispatch({ kind: "disconnected" });
     }
@@ -101,6 +109,10 @@ export class Worker {
         return this.slots.run(command.assignment);
       case "stop":
         return this.slots.stop(command.attempt);
+      case "prefetch":
+        return this.slots.prefetch(command);
+      case "forget":
+        return this.slots.forget(command.job);
       case "discard":
         return void this.discard(command);
       case "reconnect":

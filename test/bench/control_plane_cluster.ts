@@ -4,7 +4,8 @@ import { mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { LeaderRecord } from "../../internal/model/coordinator.ts";
 import { parseJobRequest } from "../../internal/model/job_request.ts";
-import { askLeader, MasterConnection, RemoteJobApi } from "../../internal/rpc/clients.ts";
+import { askLeader } from "../../internal/rpc/ask_leader.ts";
+import { MasterConnection, RemoteJobApi } from "../../internal/rpc/clients.ts";
 import { atExit, until } from "../support/processes.ts";
 import type { WorkersOptions, WorkersReport } from "./control_plane_workers.ts";
 
@@ -85,7 +86,7 @@ export async function leaderOf(masters: MasterChild[]): Promise<LeaderRecord> {
     for (const { address } of masters) {
       if (address === "") continue;
       try {
-        const leader = await askLeader(address);
+        const leader = await askLeader(address, undefined);
         if (masters.some((master) => master.pid === leader.pid)) return leader;
       } catch {
         // Not yet.
@@ -106,7 +107,7 @@ export async function makeInput(storeDir: string, tasks: number): Promise<void> 
 
 /** As many jobs as the tasks need, all at once; ends when all are planned. */
 export async function submitJobs(address: string, tasks: number, perJob: number): Promise<void> {
-  const connection = new MasterConnection(address);
+  const connection = new MasterConnection(address, undefined);
   const api = new RemoteJobApi(connection);
   for (let left = tasks; left > 0; left -= perJob) {
     const request = { mapper: "cat", reducer: "cat", data: "input", r_num: 1 };

@@ -138,8 +138,8 @@ setInterval(() => process.send?.({ ...report, atMs: Date.now() }), REPORT_MS);
 for (let index = 0; index < options.count; index += 1) {
   const name = `bench-${options.first + index}`;
   new Worker({
-    info: { id: name, host: "bench", pid: process.pid, slots: options.slots },
-    dialer: new CountingDialer(new MasterDialer(options.masters)),
+    info: { id: name, host: "bench", pid: process.pid, slots: options.slots, reducesPerSlot: 1 },
+    dialer: new CountingDialer(new MasterDialer(options.masters, undefined)),
     store: {} as ObjectStore,
     logger,
     slots: (finished) => new IdleSlots(finished) as unknown as Slots,

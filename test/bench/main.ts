@@ -1,10 +1,13 @@
 /**
- * The data plane against the floor, against the shell and against others, on two processors: `npm run bench`.
+ * `npm run bench`: the data plane against the floor, against the shell and against others, on two processors.
  * Contestants take turns; what counts is the median of each round's ratio, of results that were found right.
+ * Then the storage and the control plane, by programs of their own.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { scratchFolder } from "../support/processes.ts";
+import { atExit, scratchFolder } from "../support/processes.ts";
 import type { CaseResult } from "./data_plane/bench_case.ts";
 import { CASES } from "./data_plane/cases/all.ts";
 import { DataFolder } from "./data_plane/data_folder.ts";
@@ -17,17 +20,44 @@ import { parseSettings, type Settings, USAGE } from "./data_plane/settings.ts";
 const USAGE_ERROR = 2;
 const INTERRUPTED = 130;
 
-function chosen(only: string[]) {
-  const unknown = only.find((name) => !CASES.some((one) => one.name.startsWith(name)));
+/** What is no job: each prints a table of its own. */
+const PROGRAMS = [
+  { name: "storage", file: "storage.ts", quick: ["--mb", "32", "--rounds", "1"] },
+  { name: "control-plane", file: "control_plane.ts", quick: ["--quick"] },
+];
+const NAMES = [...CASES, ...PROGRAMS].map(({ name }) => name);
+
+function isChosen({ name }: { name: string }, only: string[]): boolean {
+  return only.length === 0 || only.some((one) => name.startsWith(one));
+}
+
+function checkNames(only: string[]): void {
+  const unknown = only.find((name) => !NAMES.some((one) => one.startsWith(name)));
   if (unknown !== undefined) throw new Error(`--only ${unknown}: no such case; --list names them`);
-  return CASES.filter(({ name }) => only.length === 0 || only.some((one) => name.startsWith(one)));
 }
 
 function say(line: string): void {
   process.stderr.write(`bench: ${line}\n`);
 }
 
-async function run(settings: Settings, cpus: number[]): Promise<void> {
+async function runPrograms(settings: Settings, cpus: number[]): Promise<void> {
+  for (const program of PROGRAMS.filter((one) => isChosen(one, settings.only))) {
+    const args = [
+      ...(settings.quick ? program.quick : []),
+      ...(program.name === "control-plane" ? ["--cpus", cpus.join(",")] : []),
+      ...(settings.json ? ["--json", `${settings.json}.${program.name}`] : []),
+    ];
+    process.stdout.write(`\n${program.name}\n`);
+    const script = join(import.meta.dirname, program.file);
+    const child = spawn(process.execPath, [script, ...args], { stdio: "inherit" });
+    const forget = atExit(() => child.kill());
+    const [code] = (await once(child, "exit")) as [number | null];
+    forget();
+    if (code !== 0) throw new Error(`${program.name} failed`);
+  }
+}
+
+async function runCases(settings: Settings, cpus: number[]): Promise<void> {
   await using scratch = await scratchFolder("bench");
   const dataPath = settings.keepData ? resolve(settings.keepData) : join(scratch.path, "data");
   const scriptsPath = join(scratch.path, "scripts");
@@ -38,26 +68,26 @@ async function run(settings: Settings, cpus: number[]): Promise<void> {
     scripts: await canonicalScripts(scriptsPath),
   };
   const results: CaseResult[] = [];
-  for (const one of chosen(settings.only)) {
+  for (const one of CASES.filter((each) => isChosen(each, settings.only))) {
     const result = await runCase(one, site, cpus, say);
     results.push(result);
     process.stdout.write(tableOf(result));
     if (settings.json) writeFileSync(settings.json, jsonOf(results, settings, cpus));
   }
-  process.stdout.write(summaryOf(results, settings.quick));
+  if (results.length > 0) process.stdout.write(summaryOf(results, settings.quick));
 }
 
 async function main(): Promise<number> {
   let settings: Settings;
   try {
     settings = parseSettings(process.argv.slice(2));
-    chosen(settings.only);
+    checkNames(settings.only);
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n${USAGE}`);
     return USAGE_ERROR;
   }
   if (settings.help || settings.list) {
-    process.stdout.write(settings.help ? USAGE : CASES.map(({ name }) => `${name}\n`).join(""));
+    process.stdout.write(settings.help ? USAGE : NAMES.map((name) => `${name}\n`).join(""));
     return 0;
   }
   const cpus = pinTo(settings.cpus);
@@ -67,7 +97,8 @@ async function main(): Promise<number> {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     process.once(signal, () => process.exit(INTERRUPTED));
   try {
-    await run(settings, cpus);
+    await runCases(settings, cpus);
+    await runPrograms(settings, cpus);
     return 0;
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message}\n`);

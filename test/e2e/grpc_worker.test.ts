@@ -1,40 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { type ClientDuplexStream, credentials, loadPackageDefinition } from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
 import { LocalStore } from "../../internal/storage/local/local_store.ts";
 import { putText, useCluster } from "../support/cluster.ts";
+import { openSession } from "../support/plain_worker.ts";
 import { until } from "../support/processes.ts";
-
-/** As @grpc/grpc-js sees the messages: plain objects, the oneof's case in `message`. */
-interface Said {
-  message: string;
-  welcome?: { epoch: string; leaseMs: number };
-  grant?: { attempt: string; job: { output: string }; map?: { ranges: { name: string }[] } };
-  settled?: { attempt: string; won: boolean };
-}
-type Session = ClientDuplexStream<object, Said>;
-
-/** A worker written against nothing but the .proto files, with a library we do not use ourselves. */
-function openSession(address: string): { stream: Session; heard: Said[]; close: () => void } {
-  const definition = loadSync("mapreduce/v1/worker.proto", {
-    includeDirs: [join(import.meta.dirname, "..", "..", "proto")],
-    longs: String,
-    oneofs: true,
-  });
-  const loaded = loadPackageDefinition(definition) as unknown as {
-    mapreduce: {
-      v1: { WorkerService: new (...args: unknown[]) => { Session(): Session; close(): void } };
-    };
-  };
-  const client = new loaded.mapreduce.v1.WorkerService(address, credentials.createInsecure());
-  const stream = client.Session();
-  const heard: Said[] = [];
-  stream.on("data", (message: Said) => heard.push(message));
-  stream.on("error", () => undefined);
-  return { stream, heard, close: () => client.close() };
-}
 
 describe("a plain gRPC worker", () => {
   it("says hello, pulls a task, hands in a part, and is told that it won", async () => {
@@ -115,12 +85,9 @@ describe("a plain gRPC worker", () => {
       [{}],
     ];
     for (const messages of nonsense) {
-      const { stream, close } = openSession(address);
-      const code = new Promise<number>((resolve) => {
-        stream.on("error", (error: Error & { code: number }) => resolve(error.code));
-      });
+      const { stream, failed, close } = openSession(address);
       for (const message of messages) stream.write(message);
-      assert.equal(await code, 3, JSON.stringify(messages)); // INVALID_ARGUMENT
+      assert.equal((await failed).code, 3, JSON.stringify(messages)); // INVALID_ARGUMENT
       close();
     }
     const { workers } = await cluster.client.json<{ workers: { state: string }[] }>("/workers");

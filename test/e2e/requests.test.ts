@@ -101,6 +101,8 @@ const MALFORMED: [name: string, body: unknown, status: number, fields?: string[]
     [""],
   ],
   ["an unknown format", { ...GOOD, output_format: "xml" }, 400, ["output_format"]],
+  ["a network that is neither", { ...GOOD, network: "yes" }, 400, ["network"]],
+  ["a network that the operator does not permit", { ...GOOD, network: true }, 400, ["network"]],
   ["a negative timeout", { ...GOOD, task_timeout: -1 }, 400, ["task_timeout"]],
   ["no data at all", { ...GOOD, data: [] }, 400, ["data"]],
   ["one bad input of two", { ...GOOD, data: ["text", "text/../x"] }, 400, ["data.1"]],
@@ -157,7 +159,8 @@ const MALFORMED: [name: string, body: unknown, status: number, fields?: string[]
 describe("requests", () => {
   let cluster: TestCluster;
   before(async () => {
-    cluster = await useCluster({ workers: 1, slots: 2 });
+    const env = { MR_NETWORK_JOBS: "refuse" };
+    cluster = await useCluster({ workers: 1, slots: 2, env });
     await putText(cluster.client, "dfs-scripts", "cat.py", CAT);
     await putText(cluster.client, "text", "a", "b\ta\na\tb\n");
   });
@@ -413,7 +416,7 @@ for i in range(1000):
     assert.equal(env.mapreduce_task_ismap, "true");
     assert.equal(env.LANG, "C.UTF-8");
     for (const name of Object.keys(env))
-      assert.doesNotMatch(name, /^(MR_|AZURE|BLOB|ETCD|RPC|NODE|PYTHON|npm)/, name);
+      assert.doesNotMatch(name, /^(MR_(?!RUN$)|AZURE|BLOB|ETCD|RPC|NODE|PYTHON|npm)/, name);
   });
 
   it("speaks JSON over HTTP/1.1 and gRPC with reflection on the master's one port", async () => {

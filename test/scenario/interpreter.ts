@@ -1,4 +1,4 @@
-import { attemptId, parseTaskId, partName } from "../../internal/model/ids.ts";
+import { attemptId, parseTaskId, partName, taskId } from "../../internal/model/ids.ts";
 import type { FailureClass } from "../../internal/model/job.ts";
 import { parseJobRequest } from "../../internal/model/job_request.ts";
 import { joinName, locationOf } from "../../internal/model/names.ts";
@@ -133,11 +133,12 @@ export class ScenarioInterpreter {
     const count = (name: string) => Number(named.get(name) ?? 0);
     switch (word) {
       case "hello": {
-        const info = { id: worker, host: "h", pid: 1, slots: count("slots") || 2 };
+        const [slots, reducesPerSlot] = [count("slots") || 2, count("reduces") || 1];
+        const info = { id: worker, host: "h", pid: 1, slots, reducesPerSlot };
         return { kind: "hello", worker: info, attempts };
       }
       case "ready":
-        return { kind: "ready", free: count("free"), grantsSeen: count("seen") };
+        return { kind: "ready", free: count("free"), seen: count("seen"), ahead: count("ahead") };
       case "heartbeat": {
         const progress = attempts.map((id) => ({
           attempt: id,
@@ -271,6 +272,12 @@ function showMessage(message: MasterMessage): string {
     }
     case "revoke":
       return `revoke ${message.attempt}: ${message.reason}`;
+    case "prefetch": {
+      const task = taskId("reduce", message.partition);
+      return `prefetch ${message.job.id}/${task} from ${message.maps.map((map) => taskId("map", map)).join(" ")}`;
+    }
+    case "forget":
+      return `forget ${message.job}`;
     case "settled":
       return `settled ${message.attempt} ${message.won ? "won" : "lost"}`;
     default:

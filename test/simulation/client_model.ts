@@ -80,7 +80,7 @@ function chooseSingle({ world, history }: Scene): JobSpec {
     mapper: "m.py",
     reducer: "r.py",
     data: "text",
-    m_num: world.between(1, 14),
+    m_num: world.chance(0.2) ? world.between(15, 40) : world.between(1, 14),
     r_num: reduces,
     phase,
     partitioner: from?.spec.partitioner || (world.chance(0.3) ? "range" : "hash"),

@@ -7,7 +7,9 @@ import {
   mapOutputName,
   newStats,
   type Receipt,
+  sharesOf,
   type TaskOutput,
+  type WorkerInfo,
 } from "../../internal/model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "../../internal/worker/agent.ts";
 import { failedResult, type TaskResult } from "../../internal/worker/task_context.ts";
@@ -31,12 +33,13 @@ export class WorkerModel extends ProcessModel {
   private readonly leases = new LeaseWatch();
   /** Of scripts that have ended: what they made, of which the agent is yet to hear. */
   private readonly running = new Map<AttemptId, TaskResult | undefined>();
-  private readonly slots: number;
+  private readonly info: WorkerInfo;
 
   constructor(name: string, scene: Scene) {
     super(name, scene);
-    this.slots = scene.world.between(1, 3);
-    this.agent = new WorkerAgent({ id: name, host: name, pid: 1, slots: this.slots });
+    const [slots, reducesPerSlot] = [scene.world.between(1, 3), scene.world.between(1, 3)];
+    this.info = { id: name, host: name, pid: 1, slots, reducesPerSlot };
+    this.agent = new WorkerAgent(this.info);
     this.connect();
     this.tick();
   }
@@ -113,6 +116,9 @@ export class WorkerModel extends ProcessModel {
       case "discard":
         if (command.output.kind === "segments") this.scene.storage.delete(command.output.object);
         return;
+      case "prefetch":
+      case "forget":
+        return; // Nothing rests on it.
       case "reconnect":
         return this.link?.break();
       case "left":
@@ -126,7 +132,10 @@ export class WorkerModel extends ProcessModel {
     const { attempt } = assignment;
     this.running.set(attempt, undefined);
     this.leases.started(attempt);
-    assert.ok(this.running.size <= this.slots, `W4: ${this.name} runs more than it has slots`);
+    let shares = this.info.slots * this.info.reducesPerSlot;
+    for (const id of this.running.keys())
+      shares -= sharesOf(parseAttemptId(id)?.kind ?? "map", this.info);
+    assert.ok(shares >= 0, `W4: ${this.name} runs more than it has slots for`);
     const beganMs = this.clock.nowMs;
     const tookMs = world.chance(0.2) ? world.between(3_000, 20_000) : world.between(10, 3_000);
     const readMs = world.between(0, tookMs);

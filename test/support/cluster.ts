@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { Client, type JobJson, storagePath } from "../../cmd/mr/client.ts";
-import { LocalCluster } from "../../cmd/mr/local_cluster.ts";
+import { LocalCluster, type Role } from "../../cmd/mr/local_cluster.ts";
 import { atExit, scratchFolder } from "./processes.ts";
 
 export interface TestClusterOptions {
@@ -14,6 +14,8 @@ export interface TestClusterOptions {
   blob?: string;
   /** Settings of every process. */
   env?: Record<string, string>;
+  /** Settings of single ones. */
+  envOf?: (role: Role, number: number) => Record<string, string>;
 }
 
 /** A cluster of real processes on loopback; everything of it is gone at the end of its scope. */
@@ -33,7 +35,7 @@ export async function useCluster(options: TestClusterOptions = {}): Promise<Test
     slotsPerWorker: options.slots ?? 2,
     etcd: options.etcd,
     blob: options.blob,
-    ...(options.env && { envOf: () => options.env ?? {} }),
+    envOf: (role, number) => ({ ...options.env, ...options.envOf?.(role, number) }),
     say: () => undefined,
   });
   const closed = atExit(() => cluster.kill());

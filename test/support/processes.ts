@@ -1,18 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { reservePort } from "../../cmd/mr/reserved_port.ts";
 
-/** A port of the loopback interface that was free a moment ago. */
+/** A port of the loopback interface, this process's own until it ends. */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
+  return (await reservePort()).number;
 }
 
 /** What must not outlive this process, should it end before its scopes do. */

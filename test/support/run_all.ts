@@ -15,8 +15,21 @@ const NEEDS: [what: string, there: () => boolean, debian: string][] = [
     () => works("/usr/bin/python3", ["-c", "import azure.storage.blob"]),
     "python3-azure-storage",
   ],
+  ["openssl", () => works("openssl", ["version"]), "openssl"],
+  [
+    "kubectl of 1.27 or later (https://kubernetes.io/docs/tasks/tools)",
+    () => works("kubectl", ["kustomize", join(ROOT, "deploy", "overlays", "local-azurite")]),
+    "kubernetes-client",
+  ],
   ["curl", () => works("curl", ["--version"]), "curl"],
 ];
+
+/** What building and running the images takes; where it cannot be had those tests say so, and why. */
+const WANTED: typeof NEEDS = ["buildah", "debootstrap", "crun"].map((tool) => [
+  tool,
+  () => works(tool, ["--version"]),
+  tool,
+]);
 
 function works(command: string, args: string[]): boolean {
   return spawnSync(command, args, { stdio: "ignore" }).status === 0;
@@ -24,23 +37,27 @@ function works(command: string, args: string[]): boolean {
 
 function bringServers(): void {
   const missing = NEEDS.filter(([, there]) => !there());
-  if (missing.length === 0) return;
-  const names = missing.map(([what]) => what).join(", ");
+  const canInstall = process.getuid?.() === 0 && works("apt-get", ["--version"]);
   const packages = missing.map(([, , debian]) => debian);
-  const command = `apt-get update && apt-get install -y ${packages.join(" ")}`;
-  if (process.getuid?.() !== 0 || !works("apt-get", ["--version"]))
+  if (missing.length > 0 && !canInstall) {
+    const names = missing.map(([what]) => what).join(", ");
+    const command = `apt-get update && apt-get install -y ${packages.join(" ")}`;
     quit(`the tests need ${names}. As root, on Debian: ${command}`);
-  process.stdout.write(`installing ${packages.join(", ")}\n`);
-  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  for (const args of [
-    ["update", "-qq"],
-    ["install", "-y", "-qq", ...packages],
-  ]) {
-    const result = spawnSync("apt-get", args, { env, encoding: "utf8" });
-    if (result.status !== 0) quit(`apt-get ${args.join(" ")} failed:\n${result.stderr}`);
   }
+  const wanted = WANTED.filter(([, there]) => canInstall && !there());
+  if (packages.length + wanted.length === 0) return;
+  apt(["update", "-qq"]);
+  if (packages.length > 0) apt(["install", "-y", "-qq", ...packages]);
+  for (const [, , name] of wanted) apt(["install", "-y", "-qq", name], false);
   const still = missing.filter(([, there]) => !there()).map(([what]) => what);
   if (still.length > 0) quit(`still missing after the installation: ${still.join(", ")}`);
+}
+
+function apt(args: string[], isNeeded = true): void {
+  process.stdout.write(`apt-get ${args.join(" ")}\n`);
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const { status, stderr } = spawnSync("apt-get", args, { env, encoding: "utf8" });
+  if (status !== 0 && isNeeded) quit(`apt-get ${args.join(" ")} failed:\n${stderr}`);
 }
 
 function quit(message: string): never {

@@ -9,16 +9,23 @@ export interface TestServer extends AsyncDisposable {
   process: ServerProcess;
 }
 
-/** A real etcd of its own, on loopback, with its data in a scratch folder. */
-/** @param more options of etcd itself. */
-export async function useEtcd(more: string[] = []): Promise<TestServer & { address: string }> {
+/**
+ * A real etcd of its own, on loopback, with its data in a scratch folder.
+ * @param more options of etcd itself.
+ * @param scheme https: `more` has its certificates.
+ */
+export async function useEtcd(
+  more: string[] = [],
+  scheme: "http" | "https" = "http",
+): Promise<TestServer & { address: string; restart: () => Promise<void> }> {
   const binary = ["/usr/bin/etcd", "/usr/local/bin/etcd"].find(existsSync);
   if (binary === undefined)
     throw new Error("etcd is missing: install it (Debian: apt-get install etcd-server)");
   const folder = await scratchFolder("etcd");
-  const [client, peer] = [await freePort(), await freePort()];
-  const address = `http://127.0.0.1:${client}`;
-  const process = new ServerProcess(binary, [
+  const [client, peer, metrics] = [await freePort(), await freePort(), await freePort()];
+  const address = `${scheme}://127.0.0.1:${client}`;
+  const health = `http://127.0.0.1:${metrics}`;
+  const args = [
     "--data-dir",
     folder.path,
     "--listen-client-urls",
@@ -31,22 +38,42 @@ export async function useEtcd(more: string[] = []): Promise<TestServer & { addre
     `http://127.0.0.1:${peer}`,
     "--initial-cluster",
     `default=http://127.0.0.1:${peer}`,
+    "--listen-metrics-urls",
+    health,
     "--unsafe-no-fsync",
     ...more,
-  ]);
-  await until(
-    `etcd at ${address}\n${process.said}`,
-    async () => {
-      const answer = await fetch(`${address}/health`).catch(() => undefined);
-      return answer?.ok && ((await answer.json()) as { health: string }).health === "true";
+  ];
+  const start = async () => {
+    const process = new ServerProcess(binary, args);
+    await until(
+      `etcd at ${address}\n${process.said}`,
+      async () => {
+        const answer = await fetch(`${health}/health`).catch(() => undefined);
+        return answer?.ok && ((await answer.json()) as { health: string }).health === "true";
+      },
+      20_000,
+    );
+    return process;
+  };
+  const server = {
+    address,
+    process: await start(),
+    restart: async () => {
+      await server.process.stop();
+      server.process = await start();
     },
-    20_000,
-  );
-  return { address, process, [Symbol.asyncDispose]: () => stop(process, folder) };
+    [Symbol.asyncDispose]: () => stop(server.process, folder),
+  };
+  return server;
 }
 
-/** A real Azurite of its own, on loopback, with its data in a scratch folder. */
-export async function useAzurite(): Promise<TestServer & { connectionString: string }> {
+/**
+ * A real Azurite of its own, on loopback, with its data in a scratch folder.
+ * @param more options of Azurite itself.
+ */
+export async function useAzurite(
+  more: string[] = [],
+): Promise<TestServer & { connectionString: string; endpoint: string }> {
   const folder = await scratchFolder("azurite");
   const port = await freePort();
   const process_ = new ServerProcess(process.execPath, [
@@ -60,15 +87,18 @@ export async function useAzurite(): Promise<TestServer & { connectionString: str
     "--skipApiVersionCheck",
     "--location",
     folder.path,
+    ...more,
   ]);
   await until(`Azurite at port ${port}\n${process_.said}`, () => accepts(port), 20_000);
   // Azurite's published development account: no secret.
+  const endpoint = `http://127.0.0.1:${port}/devstoreaccount1`;
   const connectionString =
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;" +
     "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
-    `BlobEndpoint=http://127.0.0.1:${port}/devstoreaccount1;`;
+    `BlobEndpoint=${endpoint};`;
   return {
     connectionString,
+    endpoint,
     process: process_,
     [Symbol.asyncDispose]: () => stop(process_, folder),
   };

@@ -504,8 +504,8 @@ describe("archives", () => {
       assert.equal(readlinkSync(at("hard link to a link")), "data.txt");
       assert.equal(statSync(at("hard")).ino, statSync(at("pkg/run.py")).ino);
       assert.equal(modeOf(at("pkg/run.py")), 0o755, "set-user-ID");
-      assert.equal(modeOf(at("pkg/data.txt")), 0o600);
-      assert.equal(modeOf(at("pkg")), 0o700);
+      assert.equal(modeOf(at("pkg/data.txt")), 0o644);
+      assert.equal(modeOf(at("pkg")), 0o755);
     }
     const zipped = files.map((file) => ({
       ...file,
@@ -518,7 +518,7 @@ describe("archives", () => {
     assert.equal(readFileSync(join(shop.into, "implied/link"), "utf8"), "print(1)\n");
     assert.equal(modeOf(join(shop.into, "pkg/run.py")), 0o755);
     assert.equal(modeOf(join(shop.into, "dos.txt")), 0o644);
-    assert.equal(modeOf(join(shop.into, "pkg")), 0o700);
+    assert.equal(modeOf(join(shop.into, "pkg")), 0o755);
     assert.equal(readFileSync(join(shop.into, "höhe/日本.txt"), "utf8"), "unicode");
   });
 

@@ -50,6 +50,7 @@ describe("a grant on the wire", () => {
       output: "dfs-dest/x",
       badRecordsMax: 0,
       badOutput: "dfs-dest/x/_bad",
+      network: true,
     };
     const range = {
       container: "c",

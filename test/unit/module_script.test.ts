@@ -1,43 +1,61 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { open, writeFile } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
 import * as wordCount from "../../examples/js_modules/word_count.ts";
-import { MrError } from "../../internal/model/errors.ts";
+import { moduleCommand } from "../../internal/streaming/module_command.ts";
 import { type ModuleRole, moduleRoles } from "../../internal/streaming/module_exports.ts";
-import { type ModuleOptions, ModuleThread } from "../../internal/streaming/module_thread.ts";
+import {
+  type ScriptOptions,
+  ScriptProcess,
+  UNLIMITED,
+} from "../../internal/streaming/script_process.ts";
 import { StderrLog } from "../../internal/streaming/stderr.ts";
 import { scratchFolder, until } from "../support/processes.ts";
+import { placeOf, type TestRunner, testRunner } from "../support/runner.ts";
 
 const MB = 1_048_576;
 const SEPARATORS = { input: Buffer.from("\t"), keyFields: 1, output: Buffer.from("\t") };
 
-type Extra = Partial<ModuleOptions> & { files?: Record<string, string>; name?: string };
+type Extra = Partial<ScriptOptions> & {
+  files?: Record<string, string>;
+  name?: string;
+  separators?: typeof SEPARATORS;
+  memoryBytes?: number;
+  outputBytes?: number;
+};
+
+let runner: TestRunner;
+before(async () => {
+  runner = await testRunner();
+});
+after(() => runner[Symbol.asyncDispose]());
+let modules = 0;
 
 /** A module in a folder of its own, which goes with the scope. */
 async function start(role: ModuleRole, code: string, extra: Extra = {}) {
   const folder = await scratchFolder("module");
-  const { files = {}, name = "code.ts", ...options } = extra;
+  const { files = {}, name = "code.ts", separators = SEPARATORS, ...rest } = extra;
+  const { memoryBytes = 0, outputBytes = 0, ...options } = rest;
+  modules += 1;
   for (const [file, text] of Object.entries({ ...files, [name]: code }))
     await writeFile(join(folder.path, file), text);
   const output: Buffer[] = [];
   const log = new StderrLog();
-  const script = new ModuleThread({
-    path: join(folder.path, name),
-    role,
-    cwd: folder.path,
+  const script = new ScriptProcess({
+    runner: runner.address,
+    place: placeOf(`module-${modules}`, { cwd: folder.path }),
+    argv: moduleCommand(join(folder.path, name), role, separators, memoryBytes),
     env: {},
     signal: new AbortController().signal,
     silenceMs: 0,
-    memoryBytes: 0,
-    outputBytes: 0,
-    separators: SEPARATORS,
+    limits: { ...UNLIMITED, memoryBytes, outputBytes },
     log,
     onOutput: async (chunk) => {
-      output.push(chunk);
+      output.push(Buffer.from(chunk));
     },
     ...options,
   });
@@ -79,19 +97,6 @@ async function outputOf(...args: Parameters<typeof run>): Promise<string> {
   assert.deepEqual([end, unread, log.toString()], [FINE, false, ""]);
   return text;
 }
-
-/** How many modules' threads there are: they have a name. */
-function threads(): number {
-  return readdirSync("/proc/self/task").filter((id) => {
-    try {
-      return readFileSync(`/proc/self/task/${id}/comm`, "latin1") === "module\n";
-    } catch {
-      return false;
-    }
-  }).length;
-}
-
-after(() => until("the end of all threads", () => threads() === 0));
 
 describe("a module's functions", () => {
   const roles = (text: string, path = "a.ts") => [...moduleRoles(path, text)].sort().join();
@@ -254,15 +259,6 @@ describe("a mapper in a module", () => {
     assert.deepEqual(JSON.parse(await outputOf("map", code, "a\n", { env })), [env, [], []]);
   });
 
-  it("is handed no memory of the worker's", async () => {
-    const code = `
-      import { workerData } from "node:worker_threads";
-      const sizes = Object.values(workerData.separators).map((each) => each.buffer?.byteLength);
-      export const map = (line, emit) => emit(sizes.join(), Object.keys(workerData).join());`;
-    const text = await outputOf("map", code, "a\n");
-    assert.equal(text, "1,,1\tpath,role,cwd,separators,port,shared\n");
-  });
-
   it("counts on stderr and prints into the log", async () => {
     const code = `
       export function map(line: string): void {
@@ -362,10 +358,10 @@ describe("a reducer in a module", () => {
         emit(key, count);
       }`;
     const input = Array.from({ length: times }, () => chunk);
-    const text = await outputOf("reduce", code, input, { memoryBytes: 64 * MB });
+    const text = await outputOf("reduce", code, input, { memoryBytes: 150 * MB });
     assert.equal(text, `key\t${2_500 * 95 * times}\n`);
     const idle = "export function reduce(key, values, emit) { emit(key); }";
-    assert.equal(await outputOf("reduce", idle, input, { memoryBytes: 64 * MB }), "key\n");
+    assert.equal(await outputOf("reduce", idle, input, { memoryBytes: 150 * MB }), "key\n");
   });
 });
 
@@ -389,12 +385,11 @@ describe("a module's failure", () => {
           if (line === "second") throw new Error("bad line", { cause: new TypeError("why") });
         }`,
     };
-    const { end, said, text, unread } = await fails(code, { files });
+    const { end, said, text } = await fails(code, { files });
     assert.deepEqual([end, text], [{ ...FINE, code: 1 }, "first\nsecond\n"]);
     assert.match(said, /^Error: bad line\n {4}at check \(check\.ts:3:\d+\)\n/);
     assert.match(said, /at (Module\.)?map \(code\.ts:5:\d+\)[\s\S]*cause\]: TypeError: why/);
     assert.doesNotMatch(said, /module_host|node:internal/);
-    assert.equal(unread, true);
   });
 
   it("is one in whatever way it comes", async () => {
@@ -466,8 +461,8 @@ describe("a module's failure", () => {
       console.log("leaving");
       if (line === "second") process.exit(3);
     }`;
-    const { end, text, said, unread } = await fails(code);
-    assert.deepEqual([end, text, unread], [{ ...FINE, code: 3 }, "first\nsecond\n", true]);
+    const { end, text, said } = await fails(code);
+    assert.deepEqual([end, text], [{ ...FINE, code: 3 }, "first\nsecond\n"]);
     assert.equal(said, "leaving\nleaving\n");
     const last = await fails(code.replace("3", "0"), { input: "first\nsecond\n" });
     assert.deepEqual([last.end, last.unread], [FINE, false]);
@@ -489,17 +484,11 @@ describe("a module's failure", () => {
     assert.equal(await module.script.write(Buffer.from("more\n")), false);
   });
 
-  it("may be that it cannot be started", async () => {
-    await using module = await start("map", "export function map() {}", {
-      env: { NODE_OPTIONS: "--no-such-option" },
-    });
-    assert.equal(await module.script.write(Buffer.from("a\n")), false);
-    module.script.endInput();
-    module.script.kill();
-    await assert.rejects(module.script.ended, (error: Error) => {
-      assert.match(error.message, /cannot be started: .*--no-such-option/);
-      return MrError.is(error, "user");
-    });
+  it("may be that Node cannot be started", async () => {
+    const env = { NODE_OPTIONS: "--no-such-option" };
+    const { end, log } = await run("map", "export function map() {}", "a\n", { env });
+    assert.deepEqual(end, { ...FINE, code: 9 });
+    assert.match(log.toString(), /--no-such-option/);
   });
 
   it("is that its output cannot be taken", async () => {
@@ -532,8 +521,8 @@ describe("a module is ended", () => {
       await until("its begin", () => module.log.toString() === "begun\n");
       if (code === LOOP) module.script.kill();
       else stop.abort();
-      assert.equal(await module.script.write(Buffer.from("a\n")), false);
       assert.deepEqual(await module.script.ended, { ...KILLED, over: undefined }, code);
+      assert.equal(await module.script.write(Buffer.from("a\n")), false);
     }
   });
 
@@ -554,11 +543,7 @@ describe("a module is ended", () => {
     await until("its begin", () => module.log.toString() === "begun\n");
     module.script.kill();
     const end = await module.script.ended;
-    const left = threads();
-    // The other end of the pipe lets it go.
-    await (await open(pipe, "r+")).close();
-    assert.deepEqual([end, left], [{ ...KILLED, over: undefined }, 1]);
-    await until("the thread's end", () => threads() === 0);
+    assert.deepEqual(end, { ...KILLED, over: undefined });
   });
 
   it("after silence", async () => {
@@ -620,12 +605,12 @@ describe("a module is ended", () => {
 
   it("when it emits or prints too much", async () => {
     const cases = {
-      emitted: "export const map = (line, emit) => { for (;;) emit('x', 1); };",
-      printed: "export const map = () => { for (;;) console.log('x'.repeat(100)); };",
+      stdout: "export const map = (line, emit) => { for (;;) emit('x', 1); };",
+      stderr: "export const map = () => { for (;;) console.log('x'.repeat(100)); };",
     };
     for (const [how, code] of Object.entries(cases)) {
       const { end } = await run("map", code, "a\n", { outputBytes: MB });
-      assert.deepEqual(end, { ...KILLED, over: `it ${how} more than 1 MB` });
+      assert.deepEqual(end, { ...KILLED, over: `it printed more than 1 MB on ${how}` });
     }
     const within = "export const map = (line, emit) => emit(line);";
     const input = `${"x".repeat(99)}\n`.repeat(10_000);

@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { splitCommand } from "../../internal/model/command.ts";
 import { resolveCommand } from "../../internal/streaming/command.ts";
-import { type ScriptLimits, ScriptProcess } from "../../internal/streaming/script_process.ts";
+import {
+  type ScriptLimits,
+  ScriptProcess,
+  UNLIMITED,
+} from "../../internal/streaming/script_process.ts";
 import { StderrLog } from "../../internal/streaming/stderr.ts";
-import { scratchFolder, until } from "../support/processes.ts";
+import { until } from "../support/processes.ts";
+import { placeOf, type TestRunner, testRunner } from "../support/runner.ts";
 
 describe("stderr", () => {
   const logOf = (...chunks: string[]) => {
@@ -63,21 +66,15 @@ describe("commands", () => {
   });
 
   it("find their interpreter by #! or extension", async () => {
-    await using folder = await scratchFolder("command");
-    const write = async (name: string, text: string) => {
-      await writeFile(join(folder.path, name), text);
-      return join(folder.path, name);
-    };
-    const py = await write("a.py", "print(1)\n");
-    assert.match((await resolveCommand(py, ["x"]))[0] ?? "", /python3?[.\d]*$/);
-    const env = await write("b", "#!/usr/bin/env python3\r\nprint(1)\n");
-    assert.deepEqual((await resolveCommand(env, [])).slice(1), [env]);
-    const js = await write("c.mjs", "");
-    assert.equal((await resolveCommand(js, []))[0], process.execPath);
-    const bash = await write("d.sh", "#!/bin/bash -e\n");
-    assert.deepEqual((await resolveCommand(bash, [])).slice(1), ["-e", bash]);
-    const none = await write("e.rb", "#!/usr/bin/env no-such-interpreter\n");
-    await assert.rejects(resolveCommand(none, []), /no-such-interpreter is not on this worker/);
+    const resolve = (name: string, text: string, ...args: string[]) =>
+      resolveCommand(name, Buffer.from(text), args);
+    assert.match((await resolve("a.py", "print(1)\n", "x"))[0] ?? "", /python3?[.\d]*$/);
+    const env = await resolve("b", "#!/usr/bin/env python3\r\nprint(1)\n");
+    assert.deepEqual(env.slice(1), ["b"]);
+    assert.equal((await resolve("c.mjs", ""))[0], process.execPath);
+    assert.deepEqual((await resolve("d.sh", "#!/bin/bash -e\n")).slice(1), ["-e", "d.sh"]);
+    const none = resolve("e.rb", "#!/usr/bin/env no-such-interpreter\n");
+    await assert.rejects(none, /no-such-interpreter is not on this worker/);
   });
 });
 
@@ -97,7 +94,12 @@ function processesWith(mark: string): string[] {
 }
 
 describe("a script's process", () => {
-  const UNLIMITED = { memoryBytes: 0, processes: 0, outputBytes: 0 };
+  let runner: TestRunner;
+  before(async () => {
+    runner = await testRunner();
+  });
+  after(() => runner[Symbol.asyncDispose]());
+
   const start = (
     code: string,
     options: { signal?: AbortSignal; silenceMs?: number; limits?: Partial<ScriptLimits> } = {},
@@ -107,11 +109,11 @@ describe("a script's process", () => {
     const output: Buffer[] = [];
     const log = new StderrLog();
     const script = new ScriptProcess({
+      runner: runner.address,
+      place: placeOf(`script-${marks}`),
       argv: ["/usr/bin/env", "python3", "-c", code],
-      cwd: "/",
       env: { PATH: process.env.PATH ?? "", MR_TEST_MARK: mark.slice(mark.indexOf("=") + 1) },
       limits: { ...UNLIMITED, ...options.limits },
-      mark,
       signal: options.signal ?? new AbortController().signal,
       silenceMs: options.silenceMs ?? 0,
       log,
@@ -257,13 +259,13 @@ print('out')
   it("ends in failure when it cannot be started", async () => {
     const log = new StderrLog();
     const script = new ScriptProcess({
+      runner: runner.address,
+      place: placeOf("none"),
       argv: ["/no/such/program"],
-      cwd: "/",
       env: {},
       signal: new AbortController().signal,
       silenceMs: 0,
       limits: UNLIMITED,
-      mark: "MR_TEST_MARK=none",
       log,
       onOutput: async () => undefined,
     });

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { chmod, mkdir, utimes, writeFile } from "node:fs/promises";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { MrError } from "../../internal/model/errors.ts";
-import { buildVirtualEnv, type VirtualEnvOptions } from "../../internal/streaming/virtual_env.ts";
-import { VirtualEnvCache } from "../../internal/streaming/virtual_env_cache.ts";
-import { ServerProcess, scratchFolder, until } from "../support/processes.ts";
+import { newNumber, RunnerRequest } from "../../internal/streaming/runner_connection.ts";
+import { type VirtualEnvOptions, virtualEnv } from "../../internal/streaming/virtual_env.ts";
+import { scratchFolder, until } from "../support/processes.ts";
+import { placeOf, type TestRunner, testRunner } from "../support/runner.ts";
 
 const PYTHON = execFileSync("python3", ["-c", "import sys; print(sys.executable)"], {
   encoding: "utf8",
@@ -41,6 +42,19 @@ def build_wheel(*args, **kwargs):
     time.sleep(600)
 `;
 
+let runner: TestRunner;
+before(async () => {
+  runner = await testRunner();
+});
+after(() => runner[Symbol.asyncDispose]());
+
+function environments(): string[] {
+  const folder = join(runner.folder, "environments");
+  return existsSync(folder) ? readdirSync(folder).toSorted() : [];
+}
+
+let projects = 0;
+
 async function project(files: Record<string, string>) {
   const folder = await scratchFolder("venv");
   const cwd = join(folder.path, "work");
@@ -49,10 +63,14 @@ async function project(files: Record<string, string>) {
     await writeFile(join(cwd, name), text);
   }
   const lines: string[] = [];
+  projects += 1;
+  const attempt = `project-${projects}`;
+  const key = `abc${projects}`;
   const options: VirtualEnvOptions = {
+    runner: runner.address,
+    place: () => placeOf(attempt, { cwd }),
+    key,
     requirements: join(cwd, "requirements.txt"),
-    cwd,
-    into: join(folder.path, "made", "env"),
     python: PYTHON,
     env: {
       PATH: "/usr/local/bin:/usr/bin:/bin",
@@ -67,8 +85,11 @@ async function project(files: Record<string, string>) {
   };
   return {
     path: folder.path,
+    cwd,
     options,
     lines,
+    untilGone: () =>
+      until("its removal", () => !environments().some((name) => name.startsWith(`${key}-`))),
     [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
   };
 }
@@ -104,14 +125,15 @@ describe("a virtual environment", () => {
       "random.py": "raise SystemExit('not this one')",
     });
     const { options, lines } = made;
-    const wheel = join(options.cwd, "wheels/greeting-1.0-py3-none-any.whl");
+    const wheel = join(made.cwd, "wheels/greeting-1.0-py3-none-any.whl");
     execFileSync(PYTHON, ["-c", WRITE_WHEEL, wheel]);
-    await buildVirtualEnv({ ...options, env: { ...options.env, PIP_NO_COLOR: "1" } });
-    const python = join(options.into, "bin", "python");
+    const env = { ...options.env, PIP_NO_COLOR: "1" };
+    using environment = await virtualEnv({ ...options, env });
+    const python = join(environment.folder, "bin", "python");
     const said = execFileSync(python, ["-I", "-c", "import greeting; greeting.main()"]);
     assert.equal(said.toString(), "hello from the wheel\n");
     assert.equal(
-      execFileSync(join(options.into, "bin/greet")).toString(),
+      execFileSync(join(environment.folder, "bin/greet")).toString(),
       "hello from the wheel\n",
     );
     assert.ok(
@@ -126,11 +148,11 @@ describe("a virtual environment", () => {
     });
     const { options, lines } = made;
     await assert.rejects(
-      buildVirtualEnv(options),
+      virtualEnv(options),
       isUserError(/^the requirements cannot be installed:\n[\s\S]*no-such-package-here==1\.0/),
     );
     assert.ok(lines.some((line) => line.includes("no-such-package-here")));
-    assert.ok(!existsSync(options.into));
+    await made.untilGone();
   });
 
   it("is given up with all that was started when aborted", async () => {
@@ -143,7 +165,7 @@ describe("a virtual environment", () => {
     const { options, lines } = made;
     const pids = join(made.path, "pids");
     const end = new AbortController();
-    const building = buildVirtualEnv({
+    const building = virtualEnv({
       ...options,
       env: { ...options.env, PIDS: pids },
       signal: end.signal,
@@ -155,8 +177,8 @@ describe("a virtual environment", () => {
     end.abort(new Error("enough"));
     await assert.rejects(building, (error) => MrError.is(error, "aborted"));
     await until("the end of all processes", () => !started.some(isAlive));
-    assert.ok(!existsSync(options.into));
-    const again = buildVirtualEnv({ ...options, signal: end.signal });
+    await made.untilGone();
+    const again = virtualEnv({ ...options, signal: end.signal });
     await assert.rejects(again, (error) => MrError.is(error, "aborted"));
   });
 
@@ -169,9 +191,9 @@ describe("a virtual environment", () => {
       python,
       `mkdir -p "$4/bin"; setsid sleep 600 & echo $! > ${pid}.new; mv ${pid}.new ${pid}; wait`,
     );
-    const building = buildVirtualEnv({ ...options, python, timeoutMs: 1_500 });
+    const building = virtualEnv({ ...options, python, timeoutMs: 1_500 });
     await assert.rejects(building, isUserError(/not installed within 1.5 s/));
-    assert.ok(!existsSync(options.into));
+    await made.untilGone();
     // On a busy machine it may not have come that far.
     const isGone = () => !existsSync(pid) || !isAlive(Number(readFileSync(pid, "utf8")));
     await until("the end of the stray", isGone);
@@ -187,15 +209,15 @@ describe("a virtual environment", () => {
     ]) {
       await fakePython(python, `mkdir -p "$4"; echo "${words}" >&2; exit 1`);
       await assert.rejects(
-        buildVirtualEnv({ ...options, python }),
+        virtualEnv({ ...options, python }),
         isUserError(/this worker's python3 has no venv module \(on Debian: python3-venv\)/),
       );
-      assert.ok(!existsSync(options.into));
+      await made.untilGone();
     }
     await fakePython(python, "echo something else; exit 1");
-    const other = buildVirtualEnv({ ...options, python });
+    const other = virtualEnv({ ...options, python });
     await assert.rejects(other, isUserError(/venv failed:\nsomething else$/));
-    const none = buildVirtualEnv({ ...options, python: join(made.path, "none") });
+    const none = virtualEnv({ ...options, python: join(made.path, "none") });
     await assert.rejects(none, isUserError(/cannot be made/));
   });
 
@@ -214,11 +236,11 @@ describe("a virtual environment", () => {
     await fakePython(pip, talk.join("\n"));
     await fakePython(python, `mkdir -p "$4/bin"; cp ${pip} "$4/bin/python"`);
     await assert.rejects(
-      buildVirtualEnv({ ...options, python, env: { PATH: "/usr/bin:/bin", ONLY: "this" } }),
+      virtualEnv({ ...options, python, env: { PATH: "/usr/bin:/bin", ONLY: "this" } }),
       isUserError(/^the requirements cannot be installed:\na\nthe last$/),
     );
-    const names = lines.slice(0, lines.indexOf(options.cwd)).map((line) => line.split("=", 1)[0]);
-    const expected = ["MR_VIRTUAL_ENV", "ONLY", "PATH", "PWD", "OLDPWD", "SHLVL", "_"];
+    const names = lines.slice(0, lines.indexOf(made.cwd)).map((line) => line.split("=", 1)[0]);
+    const expected = ["MR_RUN", "ONLY", "PATH", "PWD", "OLDPWD", "SHLVL", "_"];
     assert.deepEqual(
       names.filter((name) => !expected.includes(name ?? "")),
       [],
@@ -231,161 +253,69 @@ describe("a virtual environment", () => {
   });
 });
 
-describe("the cache of virtual environments", () => {
-  const HOUR_MS = 3_600_000;
+describe("the runner's virtual environments", () => {
+  const ask = (key: string) =>
+    new RunnerRequest(runner.address, newNumber(), { op: "environment", key });
 
-  async function cacheFolder() {
-    const folder = await scratchFolder("venv-cache");
-    const path = join(folder.path, "cache");
-    const built: string[] = [];
-    const build = async (into: string) => {
-      built.push(into);
-      await mkdir(into);
-      await writeFile(join(into, "done"), "");
-    };
-    return {
-      path,
-      cache: new VirtualEnvCache(path),
-      built,
-      build,
-      at: (name: string) => join(path, name),
-      names: () => readdirSync(path).toSorted(),
-      [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
-    };
+  /** As a worker that builds one, and leaves it. */
+  async function built(key: string): Promise<string> {
+    using request = ask(key);
+    const { path } = await request.next("build");
+    await writeFile(join(path, "done"), "");
+    request.say({ op: "built" });
+    using other = ask(key);
+    assert.equal((await other.next("ready")).path, path);
+    return path;
   }
 
-  const age = (path: string, ms: number) => {
-    const then = new Date(Date.now() - ms);
-    return utimes(path, then, then);
-  };
-
-  it("builds one at a time of a key, and one only", async () => {
-    await using made = await cacheFolder();
-    const { built, build } = made;
-    const caches = Array.from({ length: 4 }, () => new VirtualEnvCache(made.path));
-    const paths = await Promise.all(caches.map((cache) => cache.get("ab1", build, never)));
-    assert.equal(built.length, 1);
-    assert.deepEqual(new Set(paths), new Set(built));
-    assert.ok(existsSync(join(paths[0] ?? "", "done")));
-    assert.notEqual(await made.cache.get("ab", build, never), paths[0]);
-    assert.equal(built.length, 2);
-    assert.equal(made.names().length, 4, "more than two environments and their markers");
-    await assert.rejects(made.cache.get("../x", build, never), /not a key/);
+  it("are built by one at a time, and one only", async () => {
+    const first = ask("a1");
+    const { path } = await first.next("build");
+    const others = Array.from({ length: 3 }, () => ask("a1"));
+    first.say({ op: "built" });
+    for (const request of others) assert.equal((await request.next("ready")).path, path);
+    assert.notEqual(await built("a"), path);
+    for (const request of [first, ...others]) request[Symbol.dispose]();
+    using wrong = ask("../x");
+    await assert.rejects(wrong.next("build", "ready"), /not a key/);
   });
 
-  const BUILDER = (cache: string) => `
-    import { appendFileSync, existsSync, mkdirSync } from "node:fs";
-    import { setTimeout as delay } from "node:timers/promises";
-    import { VirtualEnvCache } from ${JSON.stringify(join(import.meta.dirname, "../../internal/streaming/virtual_env_cache.ts"))};
-    const [log, go] = process.argv.slice(1);
-    const build = async (into) => {
-      appendFileSync(log, into + "\\n");
-      mkdirSync(into);
-      while (!existsSync(go)) await delay(20);
-    };
-    console.log(await new VirtualEnvCache(${JSON.stringify(cache)}).get("aa", build, new AbortController().signal));
-  `;
+  it("are built by the next who waits, when one has not succeeded", async () => {
+    const first = ask("a2");
+    const failed = await first.next("build");
+    using second = ask("a2");
+    using third = ask("a2");
+    await writeFile(join(failed.path, "half"), "");
+    first[Symbol.dispose]();
+    const { path } = await second.next("build");
+    assert.notEqual(path, failed.path);
+    assert.deepEqual(readdirSync(path), []);
+    second.say({ op: "built" });
+    assert.equal((await third.next("ready")).path, path);
+    await until("the end of the other", () => !existsSync(failed.path));
+  });
 
-  it("does so among processes, and takes over from one that dies", async () => {
-    await using made = await cacheFolder();
-    const [log, go] = [join(made.path, "../log"), join(made.path, "../go")];
-    const builds = () => (existsSync(log) ? readFileSync(log, "utf8").trimEnd().split("\n") : []);
-    const others = Array.from({ length: 3 }, () => {
-      const argv = ["--input-type=module", "-e", BUILDER(made.path), log, go];
-      return new ServerProcess(process.execPath, argv);
-    });
-    await until("the first build", () => builds().length > 0);
-    const lock = () => JSON.parse(readFileSync(made.at("aa.lock"), "utf8")) as { pid: number };
-    const first = others.find((other) => other.child.pid === lock().pid);
-    assert.ok(first !== undefined);
-    await first.stop("SIGKILL");
-    await until("the second build", () => builds().length > 1);
-    assert.notEqual(lock().pid, first.child.pid);
-    await writeFile(go, "");
-    for (const other of others.filter((one) => one !== first)) {
-      assert.equal(await other.exited(), 0, other.said);
-      assert.equal(other.said.trim(), builds()[1]);
+  it("are built again when somebody has removed them", async () => {
+    rmSync(await built("a3"), { recursive: true });
+    assert.ok(existsSync(await built("a3")));
+  });
+
+  it("are ten and those in use, the last used", async () => {
+    const users = Array.from({ length: 12 }, (_, i) => ask(`c${i.toString(16)}`));
+    const paths: string[] = [];
+    for (const user of users) {
+      paths.push((await user.next("build")).path);
+      user.say({ op: "built" });
     }
-    assert.equal(builds().length, 2);
-    const [dead = "", alive = ""] = builds();
-    assert.deepEqual([existsSync(dead), existsSync(alive)], [false, true]);
-    assert.equal(made.names().length, 2);
-  });
-
-  it("waits for a lock that is alive, until it is told to stop", async () => {
-    await using made = await cacheFolder();
-    const finish = Promise.withResolvers<void>();
-    const slow = async (into: string) => {
-      await mkdir(into);
-      await finish.promise;
-    };
-    const first = made.cache.get("aa", slow, never);
-    await until("the build", () => existsSync(made.at("aa.lock")) && made.names().length === 2);
-    const end = new AbortController();
-    const second = made.cache.get("aa", made.build, end.signal);
-    await age(made.at("aa.lock"), 25_000);
-    await until("a heartbeat", () => Date.now() - statSync(made.at("aa.lock")).mtimeMs < 5_000);
-    end.abort();
-    await assert.rejects(second, (error) => MrError.is(error, "aborted"));
-    finish.resolve();
-    assert.ok(existsSync(await first));
-    assert.deepEqual(made.built, []);
-  });
-
-  it("breaks a lock that nobody keeps alive, whoever has it", async () => {
-    await using made = await cacheFolder();
-    await mkdir(made.path);
-    const alive = { host: "elsewhere", pid: process.pid, thread: 9, token: "t" };
-    for (const [i, text] of [JSON.stringify(alive), "", "{"].entries()) {
-      const key = `a${i}`;
-      await writeFile(made.at(`${key}.lock`), text);
-      await mkdir(made.at(`${key}-12345678`));
-      await age(made.at(`${key}.lock`), 31_000);
-      const paths = await Promise.all([
-        made.cache.get(key, made.build, never),
-        made.cache.get(key, made.build, never),
-      ]);
-      assert.equal(paths[0], paths[1]);
-      assert.equal(made.built.length, i + 1);
-      assert.ok(!existsSync(made.at(`${key}-12345678`)), "an incomplete one is left");
-      assert.ok(!existsSync(made.at(`${key}.lock`)));
-    }
-  });
-
-  it("does not keep a failure", async () => {
-    await using made = await cacheFolder();
-    const failing = async (into: string) => {
-      await mkdir(into);
-      throw new MrError("user", "no such package");
-    };
-    await assert.rejects(made.cache.get("aa", failing, never), /no such package/);
-    assert.deepEqual(made.names(), []);
-    assert.ok(existsSync(await made.cache.get("aa", made.build, never)));
-  });
-
-  it("builds again what somebody has removed", async () => {
-    await using made = await cacheFolder();
-    const path = await made.cache.get("aa", made.build, never);
-    execFileSync("rm", ["-r", path]);
-    assert.ok(existsSync(await made.cache.get("aa", made.build, never)));
-    assert.equal(made.built.length, 2);
-  });
-
-  it("keeps ten, and those used within the hour", async () => {
-    await using made = await cacheFolder();
-    const keys = Array.from({ length: 12 }, (_, i) => `c${i.toString(16)}`);
-    for (const key of keys) await made.cache.get(key, made.build, never);
-    assert.equal(made.names().length, 24, "one in use was removed");
-    for (const [i, key] of keys.entries())
-      await age(made.at(`${key}.complete`), 2 * HOUR_MS + (i < 4 ? HOUR_MS : 0) - i);
-    await mkdir(made.at("dd-87654321"));
-    await made.cache.get("c0", made.build, never);
-    await made.cache.get("ee", made.build, never);
-    const left = made.names().filter((name) => name.endsWith(".complete"));
-    const gone = ["c1.complete", "c2.complete", "c3.complete"];
-    const kept = keys.map((key) => `${key}.complete`).filter((name) => !gone.includes(name));
-    assert.deepEqual(left, [...kept, "ee.complete"].toSorted());
-    assert.equal(made.names().length, 20, made.names().join(" "));
-    assert.equal(made.built.length, 13);
+    await built("dd");
+    assert.deepEqual(
+      paths.filter((path) => !existsSync(path)),
+      [],
+    );
+    for (const user of users) user[Symbol.dispose]();
+    await built("ee");
+    const isThere = (key: string) => environments().some((name) => name.startsWith(`${key}-`));
+    await until("ten of them", () => environments().length === 10);
+    assert.ok(isThere("ee") && isThere("cb") && !isThere("c0"), environments().join());
   });
 });

@@ -7,6 +7,7 @@ import {
   type IRangeResponse,
   type Lease,
 } from "etcd3";
+import type { Certificates } from "../../model/certificates.ts";
 import type {
   Coordinator,
   LeaderInfo,
@@ -19,15 +20,22 @@ import { MrError, messageOf } from "../../model/errors.ts";
 export interface EtcdOptions {
   /** Comma-separated, e.g. http://etcd-0:2379. */
   address: string;
-  /** User `root`, when given. */
-  password?: string;
+  /** Undefined: without authentication. */
+  password?: string | undefined;
+  /** Default `root`. */
+  user?: string;
+  /** For addresses with https; undefined: the system's authorities are trusted. */
+  certificates?: Certificates | undefined;
   prefix?: string;
   /** Whole seconds for etcd: rounded up. */
   ttlMs: number;
 }
 
 const REQUEST_MS = 2_000;
-const LIST_PAGE = 2_000;
+/** A page of a listing: etcd counts all keys behind it each time, so few pages are many times faster. */
+const PAGE_KEYS_MIN = 1_000;
+const PAGE_KEYS_MAX = 16_000;
+const PAGE_BYTES = 4 * 1024 * 1024;
 const LEADER = "leader";
 /** Written by every commit of a term: its version numbers them. Created and gone with the leader key. */
 const TERM = "term";
@@ -40,17 +48,24 @@ const TERM = "term";
  * that a request given up for lost, which the network delivers late, changes nothing.
  */
 export class EtcdCoordinator implements Coordinator {
-  private readonly client: Etcd3;
   private readonly prefix: string;
   private readonly ttlSeconds: number;
+  private client: Etcd3;
+  /** With certificates of before; a term that began with one stays with it. */
+  private retired: Etcd3[] = [];
 
   constructor(options: EtcdOptions) {
     this.prefix = options.prefix ?? "mr/";
     this.ttlSeconds = Math.max(1, Math.ceil(options.ttlMs / 1000));
     this.client = new Etcd3(clientOptions(options));
+    options.certificates?.onChange(() => {
+      this.retired.push(this.client);
+      this.client = new Etcd3(clientOptions(options));
+    });
   }
 
   async campaign(candidate: LeaderInfo, signal: AbortSignal): Promise<Leadership> {
+    this.closeRetired();
     let wake = () => {};
     using _watch = this.watchLeader(() => wake());
     while (true) {
@@ -120,19 +135,22 @@ export class EtcdCoordinator implements Coordinator {
     const end = rangeEnd(start);
     // All pages are read at the revision of the first. They come in key order; asked to sort, etcd
     // would read all that is left for each of them.
-    const page = (from: string, revision?: string): Promise<IRangeResponse> => {
-      let query = this.client.getAll().inRange({ start: from, end }).limit(LIST_PAGE);
+    const page = (from: string, limit: number, revision?: string): Promise<IRangeResponse> => {
+      let query = this.client.getAll().inRange({ start: from, end }).limit(limit);
       if (revision !== undefined) query = query.revision(revision);
       return guard(() => query.exec());
     };
-    let next: Promise<IRangeResponse> | undefined = page(start);
+    let limit = PAGE_KEYS_MIN;
+    let next: Promise<IRangeResponse> | undefined = page(start, limit);
     let revision: string | undefined;
     while (next !== undefined) {
       const { header, kvs, more }: IRangeResponse = await next;
       revision ??= header.revision;
       const last = kvs.at(-1);
       // The next page is on its way while this one is looked at.
-      next = more && last !== undefined ? page(`${last.key.toString()}\0`, revision) : undefined;
+      limit = nextLimit(limit, kvs);
+      next =
+        more && last !== undefined ? page(`${last.key.toString()}\0`, limit, revision) : undefined;
       next?.catch(() => undefined);
       for (const { key, value } of kvs)
         yield { key: key.toString().slice(this.prefix.length), value: value.toString() };
@@ -161,7 +179,12 @@ export class EtcdCoordinator implements Coordinator {
   }
 
   async close(): Promise<void> {
+    this.closeRetired();
     this.client.close();
+  }
+
+  private closeRetired(): void {
+    for (const client of this.retired.splice(0)) client.close();
   }
 
   private at(key: string): string {
@@ -277,12 +300,17 @@ function isSame(a: RecordWrite[], b: RecordWrite[]): boolean {
 }
 
 /** The library's defaults have no deadline, and a breaker that blocks all calls for 5 s. */
-function clientOptions(options: EtcdOptions): IOptions {
+function clientOptions({ address, user, password, certificates }: EtcdOptions): IOptions {
+  const { ca, cert, key } = certificates?.current() ?? {};
   return {
-    hosts: options.address.split(",").map((host) => host.trim()),
-    ...(options.password === undefined
-      ? {}
-      : { auth: { username: "root", password: options.password } }),
+    hosts: address.split(",").map((host) => host.trim()),
+    ...(password !== undefined && { auth: { username: user ?? "root", password } }),
+    ...(ca !== undefined && {
+      credentials: {
+        rootCertificate: ca,
+        ...(cert !== undefined && key !== undefined && { certChain: cert, privateKey: key }),
+      },
+    }),
     dialTimeout: REQUEST_MS,
     faultHandling: {
       host: () => noop,
@@ -311,6 +339,14 @@ async function guard<T>(body: () => Promise<T>): Promise<T> {
     );
     throw new MrError(final ? "internal" : "unavailable", `etcd: ${messageOf(cause)}`, { cause });
   }
+}
+
+/** As many keys as come to a page's bytes, if they go on as they are; not many more than before, if they do not. */
+function nextLimit(limit: number, kvs: IRangeResponse["kvs"]): number {
+  let bytes = 0;
+  for (const { key, value } of kvs) bytes += key.length + value.length;
+  const fitting = Math.floor(PAGE_BYTES / Math.max(1, bytes / Math.max(1, kvs.length)));
+  return Math.max(PAGE_KEYS_MIN, Math.min(PAGE_KEYS_MAX, 4 * limit, fitting));
 }
 
 /** The first key after all keys with this prefix. */

@@ -1,24 +1,27 @@
+import type { TokenCredential } from "@azure/identity";
 import { BlobServiceClient, type BlockBlobClient, type ContainerClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
 import { blobNameFault, containerNameFault } from "../../model/names.ts";
 import type { Patience } from "./patience.ts";
+
+/** How to be let in without a key. */
+export interface AzureIdentity {
+  endpoint: string;
+  credential: TokenCredential;
+}
+
+// All tries are ours: the SDK's know neither stalled bodies nor our deadline.
+const OPTIONS = { retryOptions: { maxTries: 1 } };
 
 /** The SDK's clients, for names that are good, and without tries of their own. */
 export class Account {
   readonly service: BlobServiceClient;
   private readonly patience: Patience;
 
-  constructor(connectionString: string, patience: Patience) {
+  /** @param access a connection string, or an identity. */
+  constructor(access: string | AzureIdentity, patience: Patience) {
     this.patience = patience;
-    try {
-      this.service = BlobServiceClient.fromConnectionString(connectionString, {
-        // All tries are ours: the SDK's know neither stalled bodies nor our deadline.
-        retryOptions: { maxTries: 1 },
-      });
-    } catch {
-      // The SDK's own message may quote the string, and with it the key.
-      throw new MrError("invalid", "the Blob connection string is not valid");
-    }
+    this.service = serviceFor(access);
   }
 
   container(container: string): ContainerClient {
@@ -45,6 +48,17 @@ export class Account {
       yield value;
       token = value.continuationToken;
     } while (token !== undefined && token !== "");
+  }
+}
+
+function serviceFor(access: string | AzureIdentity): BlobServiceClient {
+  if (typeof access !== "string")
+    return new BlobServiceClient(access.endpoint, access.credential, OPTIONS);
+  try {
+    return BlobServiceClient.fromConnectionString(access, OPTIONS);
+  } catch {
+    // The SDK's own message may quote the string, and with it the key.
+    throw new MrError("invalid", "the Blob connection string is not valid");
   }
 }
 

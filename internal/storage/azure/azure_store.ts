@@ -9,7 +9,7 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
-import { Account, plainEtag } from "./account.ts";
+import { Account, type AzureIdentity, plainEtag } from "./account.ts";
 import { Patience } from "./patience.ts";
 import { ReadBudget } from "./read_ahead.ts";
 import { SlabPool } from "./slab_pool.ts";
@@ -54,10 +54,11 @@ export class AzureStore implements ObjectStore {
   private readonly slabs = new SlabPool(UPLOAD_BYTES_MAX);
   private readonly readBudget = new ReadBudget(READ_BYTES_MAX);
 
-  constructor(connectionString: string, options: AzureStoreOptions = {}) {
+  /** @param access a connection string, or an identity (identity.ts). */
+  constructor(access: string | AzureIdentity, options: AzureStoreOptions = {}) {
     this.patience = new Patience(options.patienceMs ?? PATIENCE_MS);
     this.idleMs = options.idleMs ?? IDLE_MS;
-    this.account = new Account(connectionString, this.patience);
+    this.account = new Account(access, this.patience);
   }
 
   get requests(): number {
@@ -178,7 +179,7 @@ export class AzureStore implements ObjectStore {
 
   async discard(_receipt: Receipt): Promise<void> {}
 
-  async discardStaged(_container: string, _ownerPrefix: string): Promise<void> {}
+  async discardStaged(_container: string, _group: string): Promise<void> {}
 
   async create(
     container: string,

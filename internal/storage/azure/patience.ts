@@ -81,6 +81,10 @@ export function storageError(error: unknown): MrError {
   if (error instanceof MrError) return error;
   if (error instanceof RestError) return restError(error);
   const { name } = error as Error;
+  if (/Credential|Authentication/.test(name)) {
+    const [first = ""] = messageOf(error).split("\n");
+    return new MrError("unavailable", `storage: no identity to show: ${first}`, { cause: error });
+  }
   if (name === "AbortError" || name === "TimeoutError")
     return new MrError("unavailable", "storage: no answer in time", { cause: error });
   return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });

@@ -1,8 +1,8 @@
-import { writeSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { type BigIntStats, lstatSync, writeSync } from "node:fs";
 import {
   type FileHandle,
   link,
-  lstat,
   mkdir,
   open,
   readdir,
@@ -13,6 +13,7 @@ import {
   unlink,
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { MrError, messageOf } from "../../model/errors.ts";
 import { blobNameFault, CONTAINER, containerNameFault, prefixFault } from "../../model/names.ts";
 import type {
@@ -38,7 +39,6 @@ export class LocalStore implements ObjectStore {
   readonly remote = false;
   private readonly root: string;
   private readonly blocking: boolean;
-  private serial = 0;
 
   /** @param blocking data may be read and written at once: this thread keeps nobody waiting. */
   constructor(root: string, { blocking = false } = {}) {
@@ -85,22 +85,25 @@ export class LocalStore implements ObjectStore {
       .map((entry) => folder + entry.name + (entry.isDirectory() ? "/" : ""))
       .filter((name) => name.startsWith(prefix) || prefix.startsWith(name))
       .toSorted(byBytes);
-    for (let from = 0; from < names.length; from += LOOKS_AT_A_TIME) {
-      const some = names.slice(from, from + LOOKS_AT_A_TIME);
-      const infos = await Promise.all(
-        some.map((name) => (name.endsWith("/") ? undefined : this.head(container, name))),
-      );
-      for (const [i, name] of some.entries()) {
-        const info = infos[i];
-        if (name.endsWith("/")) yield* this.walk(container, name, prefix);
-        else if (info !== undefined && name.startsWith(prefix)) yield info;
+    for (const [i, name] of names.entries()) {
+      // Others have their turn now and then.
+      if (i % LOOKS_AT_A_TIME === LOOKS_AT_A_TIME - 1) await setImmediate();
+      if (name.endsWith("/")) yield* this.walk(container, name, prefix);
+      else if (name.startsWith(prefix)) {
+        const info = this.look(container, name);
+        if (info !== undefined) yield info;
       }
     }
   }
 
   async head(container: string, name: string): Promise<ObjectInfo | undefined> {
+    return this.look(container, name);
+  }
+
+  /** At once: a turn through the thread pool takes ten times as long. */
+  private look(container: string, name: string): ObjectInfo | undefined {
     // bigint: an etag must tell apart two writes within one millisecond.
-    const found = await lstat(this.file(container, name), { bigint: true }).catch(ignoreMissing);
+    const found = statOrNothing(this.file(container, name));
     if (found === undefined || !found.isFile()) return undefined;
     return { name, size: Number(found.size), etag: etagOf(found) };
   }
@@ -148,8 +151,9 @@ export class LocalStore implements ObjectStore {
 
   async stage(container: string, name: string, owner: string): Promise<StagedObject> {
     this.file(container, name); // refuses bad names now, not at publish
-    this.serial += 1;
-    const token = `${owner}/${process.pid}-${this.serial}-${Date.now()}`;
+    // A folder for each group of owners, not for each owner: folders are dear to make.
+    const [group] = owner.split("/");
+    const token = `${group}/${randomUUID()}`;
     const path = this.staged(container, token);
     const file = await guard(withFolder(path, () => open(path, "wx")));
     const receipt = { container, name, size: 0, token };
@@ -161,7 +165,6 @@ export class LocalStore implements ObjectStore {
     const to = this.file(receipt.container, receipt.name);
     try {
       await withFolder(to, () => rename(from, to));
-      await this.pruneStaging(dirname(from));
     } catch (error) {
       if (!isMissing(error)) throw storageError(error);
       // O2: it was renamed before, perhaps by a leader that died since.
@@ -177,8 +180,8 @@ export class LocalStore implements ObjectStore {
     await this.pruneStaging(dirname(path));
   }
 
-  async discardStaged(container: string, ownerPrefix: string): Promise<void> {
-    const path = this.staged(container, ownerPrefix);
+  async discardStaged(container: string, group: string): Promise<void> {
+    const path = this.staged(container, group);
     await guard(rm(path, { recursive: true, force: true }));
     await this.pruneStaging(dirname(path));
   }
@@ -221,7 +224,9 @@ export class LocalStore implements ObjectStore {
         signal?.throwIfAborted();
         await staged.write(chunk);
       }
-      await this.publish(await staged.seal());
+      const receipt = await staged.seal();
+      await this.publish(receipt);
+      await this.pruneStaging(dirname(this.staged(container, receipt.token)));
     } catch (error) {
       await staged.discard();
       throw storageError(error);
@@ -312,15 +317,15 @@ function notFound(container: string, name: string): MrError {
 
 const FOLDER_TRIES = 20;
 
-/** Makes a file's folder first; another may remove it, being empty, before the file is there. */
+/** Makes a file's folder where it is missing; another may remove it, being empty, before the file is there. */
 async function withFolder<T>(path: string, body: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
-    await makeFolder(dirname(path));
     try {
       return await body();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === FOLDER_TRIES) throw error;
     }
+    await makeFolder(dirname(path));
   }
 }
 
@@ -357,6 +362,14 @@ const CLASHES = new Set(["EEXIST", "ENOTDIR", "EISDIR", "ENOTEMPTY"]);
 function isMissing(error: unknown): boolean {
   const code = (error as NodeJS.ErrnoException).code;
   return code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP";
+}
+
+function statOrNothing(path: string): BigIntStats | undefined {
+  try {
+    return lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  } catch (error) {
+    return ignoreMissing(error);
+  }
 }
 
 function ignoreMissing(error: unknown): undefined {

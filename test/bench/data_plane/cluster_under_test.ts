@@ -6,7 +6,7 @@ import { LocalCluster, type Role } from "../../../cmd/mr/local_cluster.ts";
 import { atExit, scratchFolder } from "../../support/processes.ts";
 import type { Outcome, Scripts } from "./bench_case.ts";
 import { linkOrCopy } from "./files.ts";
-import { type CpuMs, cpuOf } from "./processors.ts";
+import { type CpuMs, cpuOf, statOf } from "./processors.ts";
 import { SLOTS } from "./settings.ts";
 
 const JOB_MS = 3_600_000;
@@ -14,8 +14,21 @@ const JOB_MS = 3_600_000;
 const RESET_PEAK = "5";
 
 interface Member {
-  role: Role;
+  role: Role | "runner";
   pid: number;
+}
+
+/** The worker's child that starts the scripts: what is waited for there has been theirs. */
+function runnerOf(worker: number): Member {
+  const pid = readdirSync("/proc").find((name) => {
+    try {
+      return Number(statOf(name)[1]) === worker;
+    } catch {
+      return false;
+    }
+  });
+  if (pid === undefined) throw new Error("the worker has no runner");
+  return { role: "runner", pid: Number(pid) };
 }
 
 /** Proxy, master and one worker as processes of their own, over SQLite and a folder. */
@@ -46,7 +59,9 @@ export class ClusterUnderTest {
     const forget = atExit(() => local.kill());
     try {
       const url = await local.start();
-      const members = local.processes().map(({ role, pid = 0 }) => ({ role, pid }));
+      const own: Member[] = local.processes().map(({ role, pid = 0 }) => ({ role, pid }));
+      const runners = own.filter(({ role }) => role === "worker").map(({ pid }) => runnerOf(pid));
+      const members = [...own, ...runners];
       const cluster = new ClusterUnderTest(url, join(folder.path, "store"), members);
       return await Promise.race([use(cluster), local.broken]);
     } finally {
@@ -89,7 +104,7 @@ export class ClusterUnderTest {
         scriptsCpuMs: spent("children"),
         ownCpuMs: spent("own"),
         peakBytes: Math.max(...Object.values(peaks)),
-        peaks: peaks as Record<Role, number>,
+        peaks: peaks as Record<Member["role"], number>,
       },
       discard: () => rm(folder, { recursive: true }),
     };

@@ -63,9 +63,14 @@ export interface CpuMs {
   children: number;
 }
 
-export function cpuOf(pid: number | "self"): CpuMs {
+/** What /proc says of a process after its name: its state, its parent, ... */
+export function statOf(pid: number | string): string[] {
   const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
+export function cpuOf(pid: number | "self"): CpuMs {
+  const fields = statOf(pid);
   const ms = (from: number) => (Number(fields[from]) + Number(fields[from + 1])) * TICK_MS;
   return { own: ms(11), children: ms(13) };
 }

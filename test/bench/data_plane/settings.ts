@@ -67,8 +67,8 @@ const FULL: Sizes = {
 
 const QUICK: Sizes = {
   smallText: 5 * MB,
-  largeText: 25 * MB,
-  records: 100 * MB,
+  largeText: 12 * MB,
+  records: 50 * MB,
   distinctKeys: 1_000_000,
   hotKey: 10 * MB,
   smallFiles: 1_000,

@@ -246,7 +246,7 @@ export const RUNNING: ContractCase[] = [
     scripts: {
       "m.py": `import os, re, sys
 sys.stdin.read()
-known = "PATH LANG HOME TMPDIR OWN LC_CTYPE"
+known = "PATH LANG HOME TMPDIR MR_RUN OWN LC_CTYPE"
 print(sorted(n for n in os.environ if n not in known.split() and not re.match("map(reduce|red)?_|job_local_dir|stream_", n)))
 print(os.environ["LANG"], os.environ.get("PYTHONUNBUFFERED"))
 `,

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/cluster.proto.
  */
 export const file_mapreduce_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChptYXByZWR1Y2UvdjEvY2x1c3Rlci5wcm90bxIMbWFwcmVkdWNlLnYxIhIKEEdldExlYWRlclJlcXVlc3QiTAoRR2V0TGVhZGVyUmVzcG9uc2USCgoCaWQYASABKAkSDwoHYWRkcmVzcxgCIAEoCRINCgVlcG9jaBgDIAEoAxILCgNwaWQYBCABKAUiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULm1hcHJlZHVjZS52MS5Xb3JrZXIibQoGV29ya2VyEgoKAmlkGAEgASgJEgwKBGhvc3QYAiABKAkSCwoDcGlkGAMgASgFEg0KBXNsb3RzGAQgASgFEgwKBGZyZWUYBSABKAUSEAoIYXR0ZW1wdHMYBiADKAkSDQoFc3RhdGUYByABKAkysgEKDkNsdXN0ZXJTZXJ2aWNlEkwKCUdldExlYWRlchIeLm1hcHJlZHVjZS52MS5HZXRMZWFkZXJSZXF1ZXN0Gh8ubWFwcmVkdWNlLnYxLkdldExlYWRlclJlc3BvbnNlElIKC0xpc3RXb3JrZXJzEiAubWFwcmVkdWNlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBohLm1hcHJlZHVjZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChptYXByZWR1Y2UvdjEvY2x1c3Rlci5wcm90bxIMbWFwcmVkdWNlLnYxIhIKEEdldExlYWRlclJlcXVlc3QiTAoRR2V0TGVhZGVyUmVzcG9uc2USCgoCaWQYASABKAkSDwoHYWRkcmVzcxgCIAEoCRINCgVlcG9jaBgDIAEoAxILCgNwaWQYBCABKAUiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULm1hcHJlZHVjZS52MS5Xb3JrZXIihwEKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIMCgRmcmVlGAUgASgFEhAKCGF0dGVtcHRzGAYgAygJEg0KBXN0YXRlGAcgASgJEhgKEHJlZHVjZXNfcGVyX3Nsb3QYCCABKAUysgEKDkNsdXN0ZXJTZXJ2aWNlEkwKCUdldExlYWRlchIeLm1hcHJlZHVjZS52MS5HZXRMZWFkZXJSZXF1ZXN0Gh8ubWFwcmVkdWNlLnYxLkdldExlYWRlclJlc3BvbnNlElIKC0xpc3RXb3JrZXJzEiAubWFwcmVkdWNlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBohLm1hcHJlZHVjZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message mapreduce.v1.GetLeaderRequest
@@ -114,6 +114,8 @@ export type Worker = Message<"mapreduce.v1.Worker"> & {
   slots: number;
 
   /**
+   * Slots that could take a map task now.
+   *
    * @generated from field: int32 free = 5;
    */
   free: number;
@@ -129,6 +131,11 @@ export type Worker = Message<"mapreduce.v1.Worker"> & {
    * @generated from field: string state = 7;
    */
   state: string;
+
+  /**
+   * @generated from field: int32 reduces_per_slot = 8;
+   */
+  reducesPerSlot: number;
 };
 
 /**

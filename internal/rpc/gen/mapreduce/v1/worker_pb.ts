@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/worker.proto.
  */
 export const file_mapreduce_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIo4CCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IAEIJCgdtZXNzYWdlIlYKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCSIqCgVSZWFkeRIMCgRmcmVlGAEgASgFEhMKC2dyYW50c19zZWVuGAIgASgFIkkKCUhlYXJ0YmVhdBILCgNzZXEYASABKAMSLwoIYXR0ZW1wdHMYAiADKAsyHS5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzIskBCg9BdHRlbXB0UHJvZ3Jlc3MSDwoHYXR0ZW1wdBgBIAEoCRIQCghieXRlc19pbhgCIAEoAxITCgtieXRlc190b3RhbBgDIAEoAxIOCgZzdGF0dXMYBCABKAkSPQoIY291bnRlcnMYBSADKAsyKy5tYXByZWR1Y2UudjEuQXR0ZW1wdFByb2dyZXNzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIpUBCglDb21wbGV0ZWQSDwoHYXR0ZW1wdBgBIAEoCRIoCgZvdXRwdXQYAiABKAsyGC5tYXByZWR1Y2UudjEuVGFza091dHB1dBImCgVzdGF0cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMSJQoDYmFkGAQgASgLMhgubWFwcmVkdWNlLnYxLkJhZFJlY29yZHMiPwoKQmFkUmVjb3JkcxIPCgdyZWNvcmRzGAEgASgDEiAKBHBhcnQYAiABKAsyEi5tYXByZWR1Y2UudjEuUGFydCJmCgpUYXNrT3V0cHV0EioKCHNlZ21lbnRzGAEgASgLMhYubWFwcmVkdWNlLnYxLlNlZ21lbnRzSAASIgoEcGFydBgCIAEoCzISLm1hcHJlZHVjZS52MS5QYXJ0SABCCAoGb3V0cHV0Il0KCFNlZ21lbnRzEg4KBm9iamVjdBgBIAEoCRIMCgRzaXplGAIgASgDEhQKDGluZGV4X29mZnNldBgDIAEoAxIOCgZkaWdlc3QYBCABKAkSDQoFc2l6ZXMYBSABKAkiegoGU291cmNlEg4KBm9iamVjdBgBIAEoCRIMCgRzaXplGAIgASgDEhQKDGluZGV4X29mZnNldBgDIAEoAxITCgZvZmZzZXQYBSABKANIAIgBARISCgVieXRlcxgGIAEoA0gBiAEBQgkKB19vZmZzZXRCCAoGX2J5dGVzIkQKBFBhcnQSEQoJY29udGFpbmVyGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEc2l6ZRgDIAEoAxINCgV0b2tlbhgEIAEoCSLUAQoJVGFza1N0YXRzEhIKCnJlY29yZHNfaW4YASABKAMSEAoIYnl0ZXNfaW4YAiABKAMSEwoLcmVjb3Jkc19vdXQYAyABKAMSEQoJYnl0ZXNfb3V0GAQgASgDEg8KB3dhbGxfbXMYBSABKAMSNwoIY291bnRlcnMYBiADKAsyJS5tYXByZWR1Y2UudjEuVGFza1N0YXRzLkNvdW50ZXJzRW50cnkaLwoNQ291bnRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBImEKBkZhaWxlZBIPCgdhdHRlbXB0GAEgASgJEg0KBWNsYXNzGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSEAoIbG9nX3RhaWwYBCABKAkSFAoMbG9zdF9vdXRwdXRzGAUgAygJIgkKB0dvb2RieWUiQAoHV2VsY29tZRINCgVlcG9jaBgBIAEoAxIUCgxoZWFydGJlYXRfbXMYAiABKAUSEAoIbGVhc2VfbXMYAyABKAUiFgoHUmVuZXdlZBILCgNzZXEYASABKAMilgEKBUdyYW50Eg8KB2F0dGVtcHQYASABKAkSIgoDam9iGAIgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISJAoDbWFwGAMgASgLMhUubWFwcmVkdWNlLnYxLk1hcFRhc2tIABIqCgZyZWR1Y2UYBCABKAsyGC5tYXByZWR1Y2UudjEuUmVkdWNlVGFza0gAQgYKBHRhc2sijAQKB1Rhc2tKb2ISCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIPCgdjb21tYW5kGAMgASgJEg0KBWZpbGVzGAQgAygJEisKA2VudhgFIAMoCzIeLm1hcHJlZHVjZS52MS5UYXNrSm9iLkVudkVudHJ5Ei0KBGNvbmYYBiADKAsyHy5tYXByZWR1Y2UudjEuVGFza0pvYi5Db25mRW50cnkSDAoEbWFwcxgHIAEoBRIPCgdyZWR1Y2VzGAggASgFEg4KBm91dHB1dBgJIAEoCRIzCgdzY3JpcHRzGAogAygLMiIubWFwcmVkdWNlLnYxLlRhc2tKb2IuU2NyaXB0c0VudHJ5EhcKD2JhZF9yZWNvcmRzX21heBgLIAEoBRIQCghjb21iaW5lchgMIAEoCRITCgtwYXJ0aXRpb25lchgNIAEoCRIVCg1vdXRwdXRfZm9ybWF0GA4gASgJEhMKC3NvcnRfdmFsdWVzGA8gASgIEhIKCmJhZF9vdXRwdXQYECABKAkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARorCglDb25mRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARouCgxTY3JpcHRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJDCgdNYXBUYXNrEigKBnJhbmdlcxgBIAMoCzIYLm1hcHJlZHVjZS52MS5JbnB1dFJhbmdlEg4KBm5hcnJvdxgCIAEoCCJoCgpJbnB1dFJhbmdlEhEKCWNvbnRhaW5lchgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBGV0YWcYAyABKAkSDQoFc3RhcnQYBCABKAMSDgoGbGVuZ3RoGAUgASgDEgwKBHNpemUYBiABKAMibQoKUmVkdWNlVGFzaxIRCglwYXJ0aXRpb24YASABKAUSJQoHc291cmNlcxgCIAMoCzIULm1hcHJlZHVjZS52MS5Tb3VyY2USJQoEa2V5cxgDIAEoCzIXLm1hcHJlZHVjZS52MS5LZXlCb3VuZHMiPwoJS2V5Qm91bmRzEhEKBGZyb20YASABKAxIAIgBARIPCgJ0bxgCIAEoDEgBiAEBQgcKBV9mcm9tQgUKA190byIpCgZSZXZva2USDwoHYXR0ZW1wdBgBIAEoCRIOCgZyZWFzb24YAiABKAkiJwoHU2V0dGxlZBIPCgdhdHRlbXB0GAEgASgJEgsKA3dvbhgCIAEoCCIHCgVEcmFpbjJbCg1Xb3JrZXJTZXJ2aWNlEkoKB1Nlc3Npb24SHC5tYXByZWR1Y2UudjEuU2Vzc2lvblJlcXVlc3QaHS5tYXByZWR1Y2UudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z");
+  fileDesc("ChltYXByZWR1Y2UvdjEvd29ya2VyLnByb3RvEgxtYXByZWR1Y2UudjEilQIKDlNlc3Npb25SZXF1ZXN0EiQKBWhlbGxvGAEgASgLMhMubWFwcmVkdWNlLnYxLkhlbGxvSAASJAoFcmVhZHkYAiABKAsyEy5tYXByZWR1Y2UudjEuUmVhZHlIABIsCgloZWFydGJlYXQYAyABKAsyFy5tYXByZWR1Y2UudjEuSGVhcnRiZWF0SAASLAoJY29tcGxldGVkGAQgASgLMhcubWFwcmVkdWNlLnYxLkNvbXBsZXRlZEgAEiYKBmZhaWxlZBgFIAEoCzIULm1hcHJlZHVjZS52MS5GYWlsZWRIABIoCgdnb29kYnllGAYgASgLMhUubWFwcmVkdWNlLnYxLkdvb2RieWVIAEIJCgdtZXNzYWdlIuICCg9TZXNzaW9uUmVzcG9uc2USKAoHd2VsY29tZRgBIAEoCzIVLm1hcHJlZHVjZS52MS5XZWxjb21lSAASKAoHcmVuZXdlZBgCIAEoCzIVLm1hcHJlZHVjZS52MS5SZW5ld2VkSAASJAoFZ3JhbnQYAyABKAsyEy5tYXByZWR1Y2UudjEuR3JhbnRIABImCgZyZXZva2UYBCABKAsyFC5tYXByZWR1Y2UudjEuUmV2b2tlSAASKAoHc2V0dGxlZBgFIAEoCzIVLm1hcHJlZHVjZS52MS5TZXR0bGVkSAASJAoFZHJhaW4YBiABKAsyEy5tYXByZWR1Y2UudjEuRHJhaW5IABIqCghwcmVmZXRjaBgHIAEoCzIWLm1hcHJlZHVjZS52MS5QcmVmZXRjaEgAEiYKBmZvcmdldBgIIAEoCzIULm1hcHJlZHVjZS52MS5Gb3JnZXRIAEIJCgdtZXNzYWdlInAKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIQCghhdHRlbXB0cxgFIAMoCRIYChByZWR1Y2VzX3Blcl9zbG90GAYgASgFIjkKBVJlYWR5EgwKBGZyZWUYASABKAUSEwoLZ3JhbnRzX3NlZW4YAiABKAUSDQoFYWhlYWQYAyABKAUiSQoJSGVhcnRiZWF0EgsKA3NlcRgBIAEoAxIvCghhdHRlbXB0cxgCIAMoCzIdLm1hcHJlZHVjZS52MS5BdHRlbXB0UHJvZ3Jlc3MiyQEKD0F0dGVtcHRQcm9ncmVzcxIPCgdhdHRlbXB0GAEgASgJEhAKCGJ5dGVzX2luGAIgASgDEhMKC2J5dGVzX3RvdGFsGAMgASgDEg4KBnN0YXR1cxgEIAEoCRI9Cghjb3VudGVycxgFIAMoCzIrLm1hcHJlZHVjZS52MS5BdHRlbXB0UHJvZ3Jlc3MuQ291bnRlcnNFbnRyeRovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEilQEKCUNvbXBsZXRlZBIPCgdhdHRlbXB0GAEgASgJEigKBm91dHB1dBgCIAEoCzIYLm1hcHJlZHVjZS52MS5UYXNrT3V0cHV0EiYKBXN0YXRzGAMgASgLMhcubWFwcmVkdWNlLnYxLlRhc2tTdGF0cxIlCgNiYWQYBCABKAsyGC5tYXByZWR1Y2UudjEuQmFkUmVjb3JkcyI/CgpCYWRSZWNvcmRzEg8KB3JlY29yZHMYASABKAMSIAoEcGFydBgCIAEoCzISLm1hcHJlZHVjZS52MS5QYXJ0ImYKClRhc2tPdXRwdXQSKgoIc2VnbWVudHMYASABKAsyFi5tYXByZWR1Y2UudjEuU2VnbWVudHNIABIiCgRwYXJ0GAIgASgLMhIubWFwcmVkdWNlLnYxLlBhcnRIAEIICgZvdXRwdXQiXQoIU2VnbWVudHMSDgoGb2JqZWN0GAEgASgJEgwKBHNpemUYAiABKAMSFAoMaW5kZXhfb2Zmc2V0GAMgASgDEg4KBmRpZ2VzdBgEIAEoCRINCgVzaXplcxgFIAEoCSJ6CgZTb3VyY2USDgoGb2JqZWN0GAEgASgJEgwKBHNpemUYAiABKAMSFAoMaW5kZXhfb2Zmc2V0GAMgASgDEhMKBm9mZnNldBgFIAEoA0gAiAEBEhIKBWJ5dGVzGAYgASgDSAGIAQFCCQoHX29mZnNldEIICgZfYnl0ZXMiRAoEUGFydBIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRzaXplGAMgASgDEg0KBXRva2VuGAQgASgJItQBCglUYXNrU3RhdHMSEgoKcmVjb3Jkc19pbhgBIAEoAxIQCghieXRlc19pbhgCIAEoAxITCgtyZWNvcmRzX291dBgDIAEoAxIRCglieXRlc19vdXQYBCABKAMSDwoHd2FsbF9tcxgFIAEoAxI3Cghjb3VudGVycxgGIAMoCzIlLm1hcHJlZHVjZS52MS5UYXNrU3RhdHMuQ291bnRlcnNFbnRyeRovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiYQoGRmFpbGVkEg8KB2F0dGVtcHQYASABKAkSDQoFY2xhc3MYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIQCghsb2dfdGFpbBgEIAEoCRIUCgxsb3N0X291dHB1dHMYBSADKAkiCQoHR29vZGJ5ZSJACgdXZWxjb21lEg0KBWVwb2NoGAEgASgDEhQKDGhlYXJ0YmVhdF9tcxgCIAEoBRIQCghsZWFzZV9tcxgDIAEoBSIWCgdSZW5ld2VkEgsKA3NlcRgBIAEoAyKWAQoFR3JhbnQSDwoHYXR0ZW1wdBgBIAEoCRIiCgNqb2IYAiABKAsyFS5tYXByZWR1Y2UudjEuVGFza0pvYhIkCgNtYXAYAyABKAsyFS5tYXByZWR1Y2UudjEuTWFwVGFza0gAEioKBnJlZHVjZRgEIAEoCzIYLm1hcHJlZHVjZS52MS5SZWR1Y2VUYXNrSABCBgoEdGFzayKdBAoHVGFza0pvYhIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB2NvbW1hbmQYAyABKAkSDQoFZmlsZXMYBCADKAkSKwoDZW52GAUgAygLMh4ubWFwcmVkdWNlLnYxLlRhc2tKb2IuRW52RW50cnkSLQoEY29uZhgGIAMoCzIfLm1hcHJlZHVjZS52MS5UYXNrSm9iLkNvbmZFbnRyeRIMCgRtYXBzGAcgASgFEg8KB3JlZHVjZXMYCCABKAUSDgoGb3V0cHV0GAkgASgJEjMKB3NjcmlwdHMYCiADKAsyIi5tYXByZWR1Y2UudjEuVGFza0pvYi5TY3JpcHRzRW50cnkSFwoPYmFkX3JlY29yZHNfbWF4GAsgASgFEhAKCGNvbWJpbmVyGAwgASgJEhMKC3BhcnRpdGlvbmVyGA0gASgJEhUKDW91dHB1dF9mb3JtYXQYDiABKAkSEwoLc29ydF92YWx1ZXMYDyABKAgSEgoKYmFkX291dHB1dBgQIAEoCRIPCgduZXR3b3JrGBEgASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKwoJQ29uZkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMU2NyaXB0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQwoHTWFwVGFzaxIoCgZyYW5nZXMYASADKAsyGC5tYXByZWR1Y2UudjEuSW5wdXRSYW5nZRIOCgZuYXJyb3cYAiABKAgiaAoKSW5wdXRSYW5nZRIRCgljb250YWluZXIYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRldGFnGAMgASgJEg0KBXN0YXJ0GAQgASgDEg4KBmxlbmd0aBgFIAEoAxIMCgRzaXplGAYgASgDIm0KClJlZHVjZVRhc2sSEQoJcGFydGl0aW9uGAEgASgFEiUKB3NvdXJjZXMYAiADKAsyFC5tYXByZWR1Y2UudjEuU291cmNlEiUKBGtleXMYAyABKAsyFy5tYXByZWR1Y2UudjEuS2V5Qm91bmRzIj8KCUtleUJvdW5kcxIRCgRmcm9tGAEgASgMSACIAQESDwoCdG8YAiABKAxIAYgBAUIHCgVfZnJvbUIFCgNfdG8iKQoGUmV2b2tlEg8KB2F0dGVtcHQYASABKAkSDgoGcmVhc29uGAIgASgJIicKB1NldHRsZWQSDwoHYXR0ZW1wdBgBIAEoCRILCgN3b24YAiABKAgidgoIUHJlZmV0Y2gSIgoDam9iGAEgASgLMhUubWFwcmVkdWNlLnYxLlRhc2tKb2ISEQoJcGFydGl0aW9uGAIgASgFEiUKB3NvdXJjZXMYAyADKAsyFC5tYXByZWR1Y2UudjEuU291cmNlEgwKBG1hcHMYBCADKAUiFQoGRm9yZ2V0EgsKA2pvYhgBIAEoCSIHCgVEcmFpbjJbCg1Xb3JrZXJTZXJ2aWNlEkoKB1Nlc3Npb24SHC5tYXByZWR1Y2UudjEuU2Vzc2lvblJlcXVlc3QaHS5tYXByZWR1Y2UudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message mapreduce.v1.SessionRequest
@@ -108,6 +108,18 @@ export type SessionResponse = Message<"mapreduce.v1.SessionResponse"> & {
      */
     value: Drain;
     case: "drain";
+  } | {
+    /**
+     * @generated from field: mapreduce.v1.Prefetch prefetch = 7;
+     */
+    value: Prefetch;
+    case: "prefetch";
+  } | {
+    /**
+     * @generated from field: mapreduce.v1.Forget forget = 8;
+     */
+    value: Forget;
+    case: "forget";
   } | { case: undefined; value?: undefined };
 };
 
@@ -148,6 +160,13 @@ export type Hello = Message<"mapreduce.v1.Hello"> & {
    * @generated from field: repeated string attempts = 5;
    */
   attempts: string[];
+
+  /**
+   * A slot takes one map task, or so many reduce tasks: it has so many shares. 0 is 1.
+   *
+   * @generated from field: int32 reduces_per_slot = 6;
+   */
+  reducesPerSlot: number;
 };
 
 /**
@@ -158,8 +177,9 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_worker, 2);
 
 /**
- * Ready pulls: `free` slots are free now, `grants_seen` grants of this session
- * have arrived. The leader may have free - (sent - seen) grants more under way.
+ * Ready pulls: `free` shares of slots are free now; grants of this session that take
+ * `grants_seen` shares have arrived. The leader may grant free - (sent - seen) shares more, and
+ * where much is left to grant, `ahead` beyond: those tasks wait at the worker for a free slot.
  *
  * @generated from message mapreduce.v1.Ready
  */
@@ -173,6 +193,11 @@ export type Ready = Message<"mapreduce.v1.Ready"> & {
    * @generated from field: int32 grants_seen = 2;
    */
   grantsSeen: number;
+
+  /**
+   * @generated from field: int32 ahead = 3;
+   */
+  ahead: number;
 };
 
 /**
@@ -726,6 +751,13 @@ export type TaskJob = Message<"mapreduce.v1.TaskJob"> & {
    * @generated from field: string bad_output = 16;
    */
   badOutput: string;
+
+  /**
+   * Its scripts may make connections.
+   *
+   * @generated from field: bool network = 17;
+   */
+  network: boolean;
 };
 
 /**
@@ -901,6 +933,62 @@ export const SettledSchema: GenMessage<Settled> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_worker, 24);
 
 /**
+ * Prefetch: map outputs that a reduce task will read which this worker may be granted. It may fetch and
+ * merge them meanwhile, or leave it: nothing rests on it.
+ *
+ * @generated from message mapreduce.v1.Prefetch
+ */
+export type Prefetch = Message<"mapreduce.v1.Prefetch"> & {
+  /**
+   * @generated from field: mapreduce.v1.TaskJob job = 1;
+   */
+  job?: TaskJob | undefined;
+
+  /**
+   * @generated from field: int32 partition = 2;
+   */
+  partition: number;
+
+  /**
+   * @generated from field: repeated mapreduce.v1.Source sources = 3;
+   */
+  sources: Source[];
+
+  /**
+   * The indexes of their map tasks.
+   *
+   * @generated from field: repeated int32 maps = 4;
+   */
+  maps: number[];
+};
+
+/**
+ * Describes the message mapreduce.v1.Prefetch.
+ * Use `create(PrefetchSchema)` to create a new message.
+ */
+export const PrefetchSchema: GenMessage<Prefetch> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_worker, 25);
+
+/**
+ * Forget: what was fetched for this job is not wanted any more.
+ *
+ * @generated from message mapreduce.v1.Forget
+ */
+export type Forget = Message<"mapreduce.v1.Forget"> & {
+  /**
+   * @generated from field: string job = 1;
+   */
+  job: string;
+};
+
+/**
+ * Describes the message mapreduce.v1.Forget.
+ * Use `create(ForgetSchema)` to create a new message.
+ */
+export const ForgetSchema: GenMessage<Forget> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_worker, 26);
+
+/**
  * Drain: the leader steps down in good order; keep running, find the next one.
  *
  * @generated from message mapreduce.v1.Drain
@@ -913,7 +1001,7 @@ export type Drain = Message<"mapreduce.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_worker, 25);
+  messageDesc(file_mapreduce_v1_worker, 27);
 
 /**
  * WorkerService is the one connection a worker has with the leader.

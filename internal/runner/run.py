@@ -1,0 +1,128 @@
+"""One run of a script: started, looked at, ended, and told of."""
+
+import json
+import os
+import signal
+import time
+
+from child import become_script, fork
+from descendants import exact_memory_bytes
+
+MEGABYTE = 1_048_576
+# A variable of a script's environment that none but its own processes can know.
+MARK = "MR_RUN"
+# Memory that is looked at closely is not looked at again for so many times as long as that took.
+EXACT_PAUSE = 20
+
+
+class Run:
+    """States: started, ended. `tell` is given events for whoever asked for the run."""
+
+    def __init__(self, request, streams, attempt, confinement, oom_offer, tell):
+        self.limits = request["limits"]
+        env = {**request["env"], MARK: os.urandom(16).hex()}
+        self.mark = os.fsencode("%s=%s" % (MARK, env[MARK]))
+        self._tell = tell
+        self._reaped = False
+        self._exact_from = 0.0
+        self._over = None
+        # CPU seconds of every process seen, by number and start: they count when it is gone, too.
+        self._cpu = {}
+        read, write = os.pipe()
+        self._told = read
+        os.set_blocking(read, False)
+        keep = [write, *(stream.fileno() for stream in streams)]
+        try:
+            with oom_offer:
+                self.pid = fork(
+                    lambda: become_script(request, env, streams, write, attempt, confinement), keep
+                )
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+
+    def kill(self):
+        """All of its group at once: no fork of it escapes."""
+        if self._reaped:
+            # The number may be somebody else's by now.
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            # Not yet a group of its own, or all of it is gone.
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+    def look(self, processes):
+        """At its processes of this moment: more than it may have ends it."""
+        most = self.limits
+        if 0 < most["processes"] < sum(process.threads for process in processes):
+            self._stop("it ran more than %d processes at a time" % most["processes"])
+        if self._takes_more_than(most["memoryBytes"], processes):
+            megabytes = round(most["memoryBytes"] / MEGABYTE)
+            self._stop("it took more than %d MB of memory" % megabytes)
+        if most["cpuSeconds"] > 0:
+            for process in processes:
+                self._cpu[process.pid, process.started] = process.cpu_seconds
+            if sum(self._cpu.values()) > most["cpuSeconds"]:
+                self._stop(self._too_long())
+
+    def _takes_more_than(self, most, processes):
+        """Pages that processes share are counted more than once at first; to look closer takes its time."""
+        if most == 0 or sum(process.memory_bytes for process in processes) <= most:
+            return False
+        start = time.monotonic()
+        if start < self._exact_from:
+            return False
+        exact = exact_memory_bytes(processes)
+        now = time.monotonic()
+        self._exact_from = now + EXACT_PAUSE * (now - start)
+        return exact > most
+
+    def _stop(self, limit):
+        self._over = self._over or limit
+        self.kill()
+
+    def ended(self, status):
+        """Its first process was waited for."""
+        self._reaped = True
+        failure = self._failure()
+        if failure is not None:
+            return self._tell({"event": "failed", **failure})
+        if not os.WIFSIGNALED(status):
+            return self._end(os.WEXITSTATUS(status), None)
+        number = os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            self._over = self._over or self._too_long()
+        if number == signal.SIGXFSZ:
+            megabytes = round(self.limits["fileBytes"] / MEGABYTE)
+            self._over = self._over or "it wrote a file of more than %d MB" % megabytes
+        self._end(None, _name(number))
+
+    def _end(self, code, signal_name):
+        self._tell({"event": "ended", "code": code, "signal": signal_name, "over": self._over})
+
+    def _failure(self):
+        try:
+            text = os.read(self._told, 65536)
+        except BlockingIOError:
+            text = b""
+        os.close(self._told)
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            return {"ours": True, "message": "it ended while it was being started"}
+
+    def _too_long(self):
+        return "it used more than %d s of processor time" % self.limits["cpuSeconds"]
+
+
+def _name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "SIG%d" % number

@@ -1,0 +1,281 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { promisify } from "node:util";
+import { Client, type JobJson } from "../../cmd/mr/client.ts";
+import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import { until } from "../support/processes.ts";
+
+const run = promisify(execFile);
+const ROOT = join(import.meta.dirname, "..", "..");
+const MR = join(ROOT, "cmd", "mr", "main.ts");
+
+/** Who may what: alice her own data, bob his, a reader only results, the operator all. */
+const TOKENS = {
+  alice: ["alice-secret", "alice-*,dfs-scripts,dfs-dest"],
+  bob: ["bob-secret", "bob-data,bob-results"],
+  reader: ["reader-secret", "dfs-dest"],
+  operator: ["operator-secret", "*"],
+} as const;
+type Name = keyof typeof TOKENS;
+const NAMES = Object.keys(TOKENS) as Name[];
+
+const lineOf = (name: string, token: string, containers: string) =>
+  `${name} sha256:${createHash("sha256").update(token).digest("hex")} ${containers}\n`;
+
+describe("a proxy with tokens", () => {
+  let folder: string;
+  let file: string;
+  let cluster: TestCluster;
+  let job: JobJson;
+  const clients = {} as Record<Name, Client>;
+
+  const status = async (token: string | undefined, method: string, path: string, body?: string) => {
+    const response = await fetch(`${cluster.url}${path}`, {
+      method,
+      headers: token === undefined ? {} : { authorization: token },
+      ...(body !== undefined && { body }),
+    });
+    await response.body?.cancel();
+    return response.status;
+  };
+  const as = (name: Name) => `Bearer ${TOKENS[name][0]}`;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "mr-test-tokens-"));
+    file = join(folder, "tokens");
+    const lines = NAMES.map((name) => lineOf(name, TOKENS[name][0], TOKENS[name][1]));
+    await writeFile(file, `# Clients of the tests.\n\n${lines.join("")}`);
+    cluster = await useCluster({ workers: 1, env: { MR_TOKENS: file } });
+    for (const name of NAMES) clients[name] = new Client(cluster.url, TOKENS[name][0]);
+    await putText(clients.alice, "alice-data", "text", "b\na\n");
+    await putText(clients.bob, "bob-data", "text", "2\n1\n");
+    job = await runJob(clients.alice, { mapper: "cat", reducer: "cat", data: "alice-data" });
+  });
+  after(async () => {
+    await cluster[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("runs a job of somebody who may use its containers", async () => {
+    assert.equal(job.state, "succeeded");
+    assert.equal(String(await outputOf(clients.alice, job.id)), "a\t\nb\t\n");
+  });
+
+  it("answers nobody without a known token, but the probes", async () => {
+    const paths = [
+      ["POST", "/request"],
+      ["GET", "/jobs"],
+      ["GET", "/tasks"],
+      ["GET", "/workers"],
+      ["GET", "/leader"],
+      ["GET", "/metrics"],
+      ["GET", "/storage"],
+      ["GET", "/storage/alice-data"],
+      ["GET", "/storage/alice-data/text"],
+      ["PUT", "/storage/alice-data/text"],
+      ["DELETE", "/storage/alice-data/text"],
+      ["GET", `/jobs/${job.id}`],
+      ["GET", `/jobs/${job.id}/output`],
+      ["DELETE", `/jobs/${job.id}`],
+      ["GET", "/nowhere"],
+    ] as const;
+    const wrong = [
+      undefined,
+      "",
+      "Bearer",
+      "Bearer wrong",
+      `Basic ${TOKENS.alice[0]}`,
+      TOKENS.alice[0],
+      `${as("alice")}x`,
+      `Bearer ${createHash("sha256").update(TOKENS.alice[0]).digest("hex")}`,
+    ];
+    for (const [method, path] of paths)
+      for (const token of wrong)
+        assert.equal(await status(token, method, path), 401, `${method} ${path} as ${token}`);
+    const refused = await fetch(`${cluster.url}/jobs`);
+    assert.match(refused.headers.get("www-authenticate") ?? "", /^Bearer /);
+    assert.equal(refused.headers.get("content-type"), "application/problem+json");
+    for (const path of ["/healthz", "/readyz"])
+      assert.equal(await status(undefined, "GET", path), 200);
+  });
+
+  it("lets each use his own containers only", async () => {
+    const may: Record<string, readonly Name[]> = {
+      "alice-data": ["alice", "operator"],
+      "alice-other": ["alice", "operator"],
+      "bob-data": ["bob", "operator"],
+      "dfs-dest": ["alice", "reader", "operator"],
+      "dfs-scripts": ["alice", "operator"],
+      "dfs-intermediate": ["operator"],
+      "dfs-logs": ["operator"],
+    };
+    for (const [container, allowed] of Object.entries(may))
+      for (const name of NAMES) {
+        const ok = allowed.includes(name);
+        const path = `/storage/${container}/by-${name}`;
+        const seen = [
+          await status(as(name), "PUT", path, "x"),
+          await status(as(name), "GET", path),
+          await status(as(name), "GET", `/storage/${container}`),
+          await status(as(name), "DELETE", path),
+        ];
+        assert.deepEqual(seen, ok ? [201, 200, 200, 204] : [403, 403, 403, 403], `${name} ${path}`);
+      }
+    const listed = await clients.bob.json<{ containers: string[] }>("/storage");
+    assert.deepEqual(listed.containers, ["bob-data"]);
+  });
+
+  it("takes a job only from who may use all it reads, writes and runs", async () => {
+    // A bare word may be a script of dfs-scripts; these two cannot.
+    const cat = { mapper: "/bin/cat", reducer: "identity" };
+    const requests: [object, readonly Name[]][] = [
+      [{ ...cat, data: "alice-data" }, ["alice", "operator"]],
+      [{ ...cat, data: "bob-data", output: "bob-results/1" }, ["bob", "operator"]],
+      [{ ...cat, data: "bob-data" }, ["operator"]],
+      [{ ...cat, data: ["alice-data", "bob-data"] }, ["operator"]],
+      [{ ...cat, data: "alice-data/t*" }, ["alice", "operator"]],
+      [{ ...cat, data: "alice-data", output: "bob-results/2" }, ["operator"]],
+      [{ ...cat, mapper: "cat", data: "bob-data", output: "bob-results/2" }, ["operator"]],
+      [{ ...cat, data: "bob-data", output: "bob-results/3", files: ["x.txt"] }, ["operator"]],
+      [
+        { data: "bob-data", output: "bob-results/4", steps: [{ ...cat, mapper: "m.py" }] },
+        ["operator"],
+      ],
+      [{ ...cat, data: "dfs-intermediate" }, ["operator"]],
+    ];
+    for (const [request, allowed] of requests)
+      for (const name of NAMES) {
+        const body = JSON.stringify({ ...request, name: "access" });
+        const response = await fetch(`${cluster.url}/request`, {
+          method: "POST",
+          headers: { authorization: as(name), prefer: "respond-async" },
+          body,
+        });
+        const text = await response.text();
+        const isRefused = response.status === 403;
+        assert.equal(isRefused, !allowed.includes(name), `${name}: ${body}: ${text}`);
+      }
+  });
+
+  it("shows a job only to who could have asked for it", async () => {
+    const paths = ["", "/events", "/tasks", "/output"].map((part) => `/jobs/${job.id}${part}`);
+    for (const name of NAMES) {
+      const ok = name === "alice" || name === "operator";
+      for (const path of paths)
+        assert.equal(await status(as(name), "GET", path), ok ? 200 : 403, `${name} ${path}`);
+      const { jobs } = await clients[name].json<{ jobs: JobJson[] }>("/jobs");
+      assert.equal(
+        jobs.some(({ id }) => id === job.id),
+        ok,
+      );
+    }
+    const log = `/jobs/${job.id}/tasks/m-00000/attempts/1-1/log`;
+    const replay = `/jobs/${job.id}/tasks/m-00000/attempts/1-1/assignment`;
+    for (const path of [log, replay]) assert.equal(await status(as("bob"), "GET", path), 403);
+    assert.equal(await status(as("bob"), "DELETE", `/jobs/${job.id}`), 403);
+    const { state } = await clients.alice.json<JobJson>(`/jobs/${job.id}`);
+    assert.equal(state, "succeeded");
+  });
+
+  it("does not let one go on from a map phase that he may not see", async () => {
+    const phase = { mapper: "cat", data: "alice-data", r_num: 1 };
+    const made = await runJob(clients.alice, { ...phase, phase: "map" });
+    assert.equal(made.state, "succeeded");
+    const reduce = { ...phase, phase: "reduce", reducer: "cat", data: "bob-data", from: made.id };
+    const body = JSON.stringify({ ...reduce, output: "bob-results/from" });
+    assert.equal(await status(as("bob"), "POST", "/request", body), 403);
+  });
+
+  it("keeps one's idempotency keys from meeting another's jobs", async () => {
+    const ids = new Set<string>();
+    for (const [name, data, output] of [
+      ["alice", "alice-data", "alice-results/key"],
+      ["bob", "bob-data", "bob-results/key"],
+      ["alice", "alice-data", "alice-results/key"],
+    ] as const) {
+      const response = await fetch(`${cluster.url}/request`, {
+        method: "POST",
+        headers: {
+          authorization: as(name),
+          prefer: "respond-async",
+          "idempotency-key": "the same",
+        },
+        body: JSON.stringify({ mapper: "/bin/cat", reducer: "identity", data, output }),
+      });
+      assert.equal(response.status, 202);
+      ids.add(((await response.json()) as JobJson).id);
+    }
+    assert.equal(ids.size, 2);
+  });
+
+  it("reads its tokens again when they change, and keeps them when the change is a slip", async () => {
+    const kept = await readFile(file, "utf8");
+    const { stdout } = await run(process.execPath, [
+      ...[MR, "token", "carol", "--containers", "carol-*,dfs-dest", "--file", file],
+    ]);
+    const token = stdout.trim();
+    assert.doesNotMatch(await readFile(file, "utf8"), new RegExp(token));
+    const carol = `Bearer ${token}`;
+    await until("carol", async () => (await status(carol, "GET", "/jobs")) === 200);
+    assert.equal(await status(carol, "GET", "/storage/alice-data"), 403);
+    await writeFile(file, "carol sha256:short carol-*\n");
+    assert.equal(await status(carol, "GET", "/jobs"), 200);
+    await writeFile(file, kept);
+    await until("carol gone", async () => (await status(carol, "GET", "/jobs")) === 401);
+    assert.equal(await status(as("alice"), "GET", "/jobs"), 200);
+  });
+
+  it("is used by the command line and from Python with MR_TOKEN", async () => {
+    const env = { ...process.env, MR_SERVER: cluster.url };
+    const { stdout } = await run(process.execPath, [MR, "cat", job.id], {
+      env: { ...env, MR_TOKEN: TOKENS.alice[0] },
+    });
+    assert.equal(stdout, "a\t\nb\t\n");
+    const without = await run(process.execPath, [MR, "jobs"], {
+      env: { ...env, MR_TOKEN: "" },
+    }).catch((error) => error);
+    assert.equal(without.code, 1);
+    assert.match(without.stderr, /asks for a token.*MR_TOKEN/s);
+    const python = ["cmd/user_interface.py", "run", "--mapper", "cat", "--data", "alice-data"];
+    await run("/usr/bin/python3", [join(ROOT, python[0] ?? ""), ...python.slice(1)], {
+      env: { ...env, MR_TOKEN: TOKENS.alice[0] },
+    });
+  });
+});
+
+describe("a file of tokens that cannot be read", () => {
+  it("stops the proxy with the line, and with nothing of what it says", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "mr-test-tokens-"));
+    try {
+      const file = join(folder, "tokens");
+      const cases: [text: string, message: RegExp][] = [
+        [`ok sha256:${"0".repeat(64)} a-b\nsecret\n`, /line 2: NAME sha256:HEX CONTAINER/],
+        ["a b/c sha256:0 x\n", /line 1/],
+        [`alice sha256:${"0".repeat(63)} data\n`, /line 1: sha256: and 64/],
+        [`alice sha256:${"0".repeat(64)} Data\n`, /line 1: a container name has only/],
+        [`alice sha256:${"0".repeat(64)} da*ta\n`, /line 1/],
+        [`${`alice sha256:${"0".repeat(64)} data\n`.repeat(2)}`, /line 2: a line before/],
+      ];
+      for (const [text, message] of cases) {
+        await writeFile(file, text);
+        const main = join(ROOT, "cmd", "proxy", "main.ts");
+        const env = { ...process.env, MR_TOKENS: file, MR_STORE_DIR: folder, HTTP_PORT: "0" };
+        const ended = await run(process.execPath, [main], {
+          env: { ...env, MR_SQLITE_FILE: join(folder, "db") },
+          timeout: 20_000,
+        }).catch((error) => error);
+        assert.equal(ended.code, 1, text);
+        assert.match(ended.stderr, message);
+        assert.match(ended.stderr, /MR_TOKENS/);
+        assert.doesNotMatch(ended.stderr, /secret/);
+      }
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+});
