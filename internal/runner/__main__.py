@@ -288,10 +288,10 @@ class Runner:
                 # Not reaped yet, so the number is its own: its group ends at once.
                 script.kill()
                 self.kill_left(pid)
-            status = wait()
+            status, peak_bytes = wait()
             if script is not None:
                 del self.scripts[pid]
-                script.ended(status)
+                script.ended(status, peak_bytes)
                 self.clear_container()
             done = self.helpers.pop(pid, None)
             if done is not None:
@@ -345,14 +345,20 @@ def ended_children():
             if hasattr(os, "waitid"):
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 pid = ended.si_pid if ended is not None else 0
-                status = None
+                waited = None
             else:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                waited = os.wait4(-1, os.WNOHANG)
+                pid = waited[0]
         except ChildProcessError:
             return
         if pid == 0:
             return
-        yield pid, lambda: os.waitpid(pid, 0)[1] if status is None else status
+        yield pid, lambda: status_and_peak(*(waited or os.wait4(pid, 0)))
+
+
+def status_and_peak(_pid, status, usage):
+    """The peak of its memory is in bytes."""
+    return status, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_bytes():

@@ -63,8 +63,7 @@ class Run:
         if 0 < most["processes"] < sum(process.threads for process in processes):
             self._stop("it ran more than %d processes at a time" % most["processes"])
         if self._takes_more_than(most["memoryBytes"], processes):
-            megabytes = round(most["memoryBytes"] / MEGABYTE)
-            self._stop("it took more than %d MB of memory" % megabytes)
+            self._stop(self._too_large())
         if most["cpuSeconds"] > 0:
             for process in processes:
                 self._cpu[process.pid, process.started] = process.cpu_seconds
@@ -87,8 +86,11 @@ class Run:
         self._over = self._over or limit
         self.kill()
 
-    def ended(self, status):
-        """Its first process was waited for."""
+    def ended(self, status, peak_bytes):
+        """Its first process was waited for.
+
+        @param peak_bytes: the most memory that it, or one that it waited for, has had.
+        """
         self._reaped = True
         failure = self._failure()
         if failure is not None:
@@ -96,6 +98,9 @@ class Run:
         if not os.WIFSIGNALED(status):
             return self._end(os.WEXITSTATUS(status), None)
         number = os.WTERMSIG(status)
+        # Between two looks: Node gave up by itself, or the kernel had none left.
+        if number in (signal.SIGABRT, signal.SIGKILL) and 0 < self.limits["memoryBytes"] < peak_bytes:
+            self._over = self._over or self._too_large()
         if number == signal.SIGXCPU:
             self._over = self._over or self._too_long()
         if number == signal.SIGXFSZ:
@@ -116,6 +121,9 @@ class Run:
             return json.loads(text) if text else None
         except ValueError:
             return {"ours": True, "message": "it ended while it was being started"}
+
+    def _too_large(self):
+        return "it took more than %d MB of memory" % round(self.limits["memoryBytes"] / MEGABYTE)
 
     def _too_long(self):
         return "it used more than %d s of processor time" % self.limits["cpuSeconds"]

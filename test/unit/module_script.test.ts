@@ -599,7 +599,9 @@ describe("a module is ended", () => {
     for (const hoard of hoards) {
       const code = `export function map() { ${hoard} }`;
       const { end } = await run("map", code, "a\n", { memoryBytes: 100 * MB });
-      assert.deepEqual(end, { ...KILLED, over: "it took more than 100 MB of memory" }, hoard);
+      // Node may have given up by itself before anybody looked.
+      assert.ok(end.signal === "SIGKILL" || end.signal === "SIGABRT", `${end.signal}: ${hoard}`);
+      assert.equal(end.over, "it took more than 100 MB of memory", hoard);
     }
   });
 

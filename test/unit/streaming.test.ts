@@ -248,6 +248,18 @@ print('out')
     }
   });
 
+  it("is told what it took, when it was gone before anybody looked", async () => {
+    for (const [bytes, why] of [
+      [300_000_000, "it took more than 143 MB of memory"],
+      [1_000, undefined],
+    ] as const) {
+      const code = `import os\nheld = b'x' * ${bytes}\nos.abort()`;
+      const { script } = start(code, { limits: { memoryBytes: 150e6 } });
+      script.endInput();
+      assert.equal((await script.ended).over, why);
+    }
+  });
+
   it("is killed after silence", async () => {
     const { script } = start("import time\ntime.sleep(600)\n", { silenceMs: 300 });
     script.endInput();
