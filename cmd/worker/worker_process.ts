@@ -113,12 +113,12 @@ export class WorkerProcess implements ServerProcess {
       ),
       store: this.store,
       logger: this.logger,
-      slots: (onFinished) =>
+      slots: (listener) =>
         new Slots({
           entry: new URL("./slot.ts", import.meta.url),
           workerData: data,
           count: config.MR_SLOTS,
-          onFinished,
+          ...listener,
         }),
     });
     const { worker } = this;

@@ -1,12 +1,14 @@
 import type { InputRange } from "../model/task.ts";
 import { indexOfTerminator, LineNormalizer } from "./lines.ts";
 
-/** Reads bytes [start, start + length) of the range's blob, in the version the plan saw. */
-export type ReadBytes = (
-  range: InputRange,
-  start: number,
-  length: number,
-) => AsyncIterable<Uint8Array>;
+/** Bytes [start, start + length) of a blob. */
+export interface Extent {
+  start: number;
+  length: number;
+}
+
+/** Reads bytes of the range's blob, in the version the plan saw. */
+export type ReadBytes = (range: InputRange, extent: Extent) => AsyncIterable<Uint8Array>;
 
 /** Rewrites the bytes of records, in chunks, so that each is one LF-ended line. */
 export interface RecordLines {
@@ -19,6 +21,15 @@ const LF = 10;
 const CR = 13;
 const BEYOND_BYTES = 64 * 1024;
 
+/** What `readSplitRange` asks for first, and at all unless a record reaches far beyond the range. */
+export function extentOf(range: InputRange, beyondBytes = BEYOND_BYTES): Extent {
+  // The byte before tells whether a record begins at `start`.
+  const start = Math.max(0, range.start - 1);
+  // The end of the last record is asked for together with the rest: it is seldom far.
+  const stop = Math.min(range.start + range.length + beyondBytes, range.size);
+  return { start, length: stop - start };
+}
+
 /**
  * The records whose first byte lies in the range, each ended by one LF. The last
  * one may reach beyond the range, over the whole rest of the blob if need be.
@@ -30,15 +41,12 @@ export async function* readSplitRange(
   beyondBytes = BEYOND_BYTES,
 ): AsyncIterable<Uint8Array> {
   const end = Math.min(range.start + range.length, range.size);
-  // The end of the last record is asked for together with the rest: it is seldom far.
-  const stop = Math.min(end + beyondBytes, range.size);
+  const extent = extentOf(range, beyondBytes);
   let lines: RecordLines | undefined;
   const finder = new StartFinder(range.start);
   let lastByte = -1;
-  // The byte before tells whether a record begins at `start`.
-  const from = Math.max(0, range.start - 1);
-  let at = from;
-  for await (const chunk of read(range, from, stop - from)) {
+  let at = extent.start;
+  for await (const chunk of read(range, extent)) {
     const within = chunk.subarray(0, Math.max(0, end - at));
     const beyond = chunk.subarray(within.length);
     const records = finder.skip(within);
@@ -56,7 +64,10 @@ export async function* readSplitRange(
     if (terminator >= 0) lastByte = LF;
   }
   if (lines === undefined) return;
-  if (lastByte !== LF && lastByte !== CR) yield* finishRecord(range, stop, read, lines);
+  if (lastByte !== LF && lastByte !== CR) {
+    const stop = extent.start + extent.length;
+    yield* finishRecord(range, stop, read, lines);
+  }
   yield lines.end();
 }
 
@@ -71,7 +82,7 @@ async function* finishRecord(
   let size = BEYOND_BYTES;
   while (at < range.size) {
     const length = Math.min(size, range.size - at);
-    for await (const chunk of read(range, at, length)) {
+    for await (const chunk of read(range, { start: at, length })) {
       const stop = indexOfTerminator(chunk, 0);
       if (stop >= 0) {
         yield lines.push(chunk.subarray(0, stop + 1));

@@ -3,7 +3,8 @@
  * by the session's shell, and by the cluster simulation.
  *
  * An attempt is
- *   waiting   granted ahead: it has a lease, and will have the next slot that is free
+ *   waiting   granted ahead: it has a lease, and will have the next slot that is free; or it is the
+ *             heir of a running one that has read all its input, whose slot asks for the heir's then
  *   running   its slot works; it has a lease that heartbeats renew
  *   stopping  its slot was told to stop (revoked, lease over, worker leaving)
  *   sealed    its output is complete and reported; only `settled` ends it
@@ -16,6 +17,7 @@
  * W2  a sealed output is deleted only when told `settled lost`.
  * W3  a leader of an older epoch than one already met is not listened to.
  * W4  attempts that are not waiting take no more than all shares of the slots.
+ * W5  a running attempt has one heir at most, which is run, or `unexpect`ed, when the slot is free.
  */
 import { type AttemptId, type JobId, parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
@@ -38,6 +40,8 @@ export type AgentEvent = { atMs: number } & (
   | { kind: "disconnected" }
   | { kind: "message"; message: MasterMessage }
   | { kind: "finished"; attempt: AttemptId; result: TaskResult }
+  /** It has read all its input, over a network. */
+  | { kind: "fed"; attempt: AttemptId }
   /** Time passes: heartbeats are due, leases may be over. */
   | { kind: "tick"; progress: AttemptProgress[] }
   /** The worker is asked to leave. `now`: the grace period is over. */
@@ -48,6 +52,9 @@ export type AgentCommand =
   | { kind: "send"; message: WorkerMessage }
   | { kind: "run"; assignment: Assignment }
   | { kind: "stop"; attempt: AttemptId }
+  /** Its input is worth asking for where `after` runs. */
+  | { kind: "expect"; assignment: Assignment; after: AttemptId }
+  | { kind: "unexpect"; attempt: AttemptId }
   | { kind: "discard"; attempt: AttemptId; output: TaskOutput; bad: BadRecords | undefined }
   | ({ kind: "prefetch" } & EarlySources)
   /** Undefined: of all jobs. */
@@ -57,10 +64,12 @@ export type AgentCommand =
   | { kind: "left" };
 
 type Held =
-  | { kind: "waiting"; leaseUntilMs: number; assignment: Assignment }
-  | { kind: "running"; leaseUntilMs: number }
+  | { kind: "waiting"; leaseUntilMs: number; assignment: Assignment; heirOf?: AttemptId }
+  | { kind: "running"; leaseUntilMs: number; fed: boolean }
   | { kind: "stopping"; class: FailureClass; message: string }
   | { kind: "sealed"; output: TaskOutput; stats: TaskStats; bad: BadRecords | undefined };
+
+type Waiting = Extract<Held, { kind: "waiting" }>;
 
 type Connection =
   | { kind: "away" }
@@ -108,6 +117,9 @@ export class WorkerAgent {
       case "finished":
         this.finished(event.attempt, event.result, out);
         break;
+      case "fed":
+        this.fed(event.attempt, out);
+        break;
       case "tick":
         this.expireLeases(event.atMs, out);
         this.heartbeat(event.atMs, event.progress, out);
@@ -123,16 +135,15 @@ export class WorkerAgent {
   /** Shares of slots that attempts could take now. */
   get free(): number {
     let busy = 0;
-    for (const [attempt, held] of this.held)
-      if (held.kind === "running" || held.kind === "stopping") busy += this.sharesOf(attempt);
+    for (const attempt of this.held.keys())
+      if (this.hasSlot(attempt)) busy += this.sharesOf(attempt);
     return this.leaving ? 0 : this.info.slots * this.info.reducesPerSlot - busy;
   }
 
   /** Shares of attempts that could wait here for a slot: so many that none of them stands still between two. */
   private get ahead(): number {
     let waiting = 0;
-    for (const [attempt, held] of this.held)
-      if (held.kind === "waiting") waiting += this.sharesOf(attempt);
+    for (const [attempt] of this.waiting()) waiting += this.sharesOf(attempt);
     return this.leaving ? 0 : Math.max(0, this.info.slots * this.info.reducesPerSlot - waiting);
   }
 
@@ -207,15 +218,50 @@ export class WorkerAgent {
     const leaseUntilMs = this.heardMs + this.connection.leaseMs * LEASE_SHARE;
     this.held.set(attempt, { kind: "waiting", leaseUntilMs, assignment });
     this.runWaiting(out);
+    this.nameHeirs(out);
   }
 
-  /** In the order in which they were granted. */
+  /** In the order in which they were granted, but heirs first, and last those whose slot is not free yet. */
   private runWaiting(out: AgentCommand[]): void {
-    for (const [attempt, held] of this.held) {
-      if (held.kind !== "waiting") continue;
+    const turn = ({ heirOf }: Waiting) => (heirOf === undefined ? 1 : this.hasSlot(heirOf) ? 2 : 0);
+    const waiting = this.waiting().toSorted(([, a], [, b]) => turn(a) - turn(b));
+    for (const [attempt, { leaseUntilMs, assignment }] of waiting) {
       if (this.free < this.sharesOf(attempt)) return;
-      this.held.set(attempt, { kind: "running", leaseUntilMs: held.leaseUntilMs });
-      out.push({ kind: "run", assignment: held.assignment });
+      this.held.set(attempt, { kind: "running", leaseUntilMs, fed: false });
+      out.push({ kind: "run", assignment });
+    }
+  }
+
+  private hasSlot(attempt: AttemptId): boolean {
+    const kind = this.held.get(attempt)?.kind;
+    return kind === "running" || kind === "stopping";
+  }
+
+  private waiting(): [AttemptId, Waiting][] {
+    return [...this.held].flatMap(([attempt, held]) =>
+      held.kind === "waiting" ? [[attempt, held]] : [],
+    );
+  }
+
+  private fed(attempt: AttemptId, out: AgentCommand[]): void {
+    const held = this.held.get(attempt);
+    if (held?.kind !== "running") return;
+    held.fed = true;
+    this.nameHeirs(out);
+  }
+
+  private nameHeirs(out: AgentCommand[]): void {
+    const waiting = this.waiting();
+    const served = new Set(waiting.map(([, { heirOf }]) => heirOf));
+    const heirs = waiting.filter(
+      ([, { heirOf, assignment }]) => heirOf === undefined && assignment.input.kind === "map",
+    );
+    for (const [after, held] of this.held) {
+      if (held.kind !== "running" || !held.fed || served.has(after)) continue;
+      const heir = heirs.shift()?.[1];
+      if (heir === undefined) return;
+      heir.heirOf = after;
+      out.push({ kind: "expect", assignment: heir.assignment, after });
     }
   }
 
@@ -264,6 +310,7 @@ export class WorkerAgent {
     }
     if (held.kind === "waiting") {
       this.held.delete(attempt);
+      if (held.heirOf !== undefined) out.push({ kind: "unexpect", attempt });
       this.tell(failure(attempt, why, message), out);
       return this.pull(out);
     }

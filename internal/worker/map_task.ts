@@ -19,10 +19,11 @@ import { OffsetLines } from "../shuffle/offset_lines.ts";
 import { PairSorter } from "../shuffle/pair_sorter.ts";
 import { partitionerOf } from "../shuffle/partitioner.ts";
 import { BLOCK_BYTES, RunWriter } from "../shuffle/run_format.ts";
-import { type RecordLines, readSplitRange } from "../shuffle/split_reader.ts";
+import { type Extent, type RecordLines, readSplitRange } from "../shuffle/split_reader.ts";
 import { combinerOfTask } from "./combine.ts";
 import { runNarrowed } from "./narrow.ts";
 import { type Printed, partWriter } from "./part_writer.ts";
+import { wholeOf } from "./split_input.ts";
 import {
   committed,
   pairsOf,
@@ -169,16 +170,9 @@ export function recordsOf(
 ): AsyncIterable<Uint8Array> {
   const linesFrom = (offset: number): RecordLines =>
     withOffset ? new OffsetLines(offset, separator) : new LineNormalizer();
-  const read = (of: InputRange, start: number, length: number) =>
-    context.store.read(of.container, of.name, {
-      start,
-      length,
-      etag: of.etag,
-      signal: context.signal,
-      reuse: true,
-    });
+  const read = (of: InputRange, extent: Extent) => context.input.read(of, extent);
   if (!isCompressed(range.name)) return readSplitRange(range, read, linesFrom);
-  return recordsIn(decompress(range.name, read(range, 0, range.size)), linesFrom(0));
+  return recordsIn(decompress(range.name, read(range, wholeOf(range))), linesFrom(0));
 }
 
 async function* recordsIn(

@@ -11,6 +11,7 @@ import { Scratch } from "./attempt_files.ts";
 import { combinerOfTask } from "./combine.ts";
 import { recordsOf, recordsOfSplit, runMapTask, runsOf } from "./map_task.ts";
 import { pairsOfReduce, runReduceTask } from "./reduce_task.ts";
+import { SplitInput } from "./split_input.ts";
 import {
   openContext,
   runScript,
@@ -91,7 +92,8 @@ async function contextIn(replay: ReplayOptions): Promise<TaskContext> {
   const log = new StderrLog(undefined, say);
   const options = { ...replay.options, scratch: join(folder, ".own"), layouts: undefined };
   const scratch = new Scratch(options.scratch, store, options.code.runner);
-  const progress = newProgress();
+  const input = new SplitInput(store, assignment);
+  input.follow(signal);
   return openContext({
     assignment,
     store,
@@ -99,8 +101,9 @@ async function contextIn(replay: ReplayOptions): Promise<TaskContext> {
     scratch,
     folder: scratch.openFolder("run"),
     signal,
-    progress,
+    progress: newProgress(),
     log,
+    input,
   });
 }
 

@@ -13,15 +13,28 @@ export function serveSlot(runner: TaskRunner): void {
   if (parentPort === null) throw new Error("a slot runs on a thread of its own");
   const port: MessagePort = parentPort;
   const running = new Map<AttemptId, AbortController>();
-  port.on("message", (message: ToSlot) => {
-    if (message.kind === "stop") return running.get(message.attempt)?.abort();
-    if (message.kind === "prefetch") return hint(runner.early.add(message.early));
-    if (message.kind === "forget") return hint(runner.early.forget(message.job));
-    const assignment = withBuffers(message.assignment);
+  const begin = (assignment: Assignment) => {
     const { attempt } = assignment;
     const controller = new AbortController();
     running.set(attempt, controller);
     void runOne(runner, assignment, controller.signal, port).finally(() => running.delete(attempt));
+  };
+  runner.onInputRead = (attempt) => port.postMessage({ kind: "fed", attempt } satisfies FromSlot);
+  port.on("message", (message: ToSlot) => {
+    switch (message.kind) {
+      case "run":
+        return begin(withBuffers(message.assignment));
+      case "stop":
+        return running.get(message.attempt)?.abort();
+      case "expect":
+        return runner.expect(message.assignment);
+      case "unexpect":
+        return runner.unexpect(message.attempt);
+      case "prefetch":
+        return hint(runner.early.add(message.early));
+      case "forget":
+        return hint(runner.early.forget(message.job));
+    }
   });
 }
 

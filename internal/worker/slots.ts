@@ -10,11 +10,15 @@ export interface SlotsOptions {
   workerData: unknown;
   count: number;
   onFinished: (attempt: AttemptId, result: TaskResult) => void;
+  /** An attempt has read all its input. */
+  onFed: (attempt: AttemptId) => void;
 }
 
 interface Slot {
   thread: Thread;
   attempts: Map<AttemptId, Running>;
+  /** Their input has been asked for here. */
+  expected: Set<AttemptId>;
   /** Of each job, the partitions that are prepared here. */
   early: Map<JobId, Set<number>>;
 }
@@ -48,7 +52,7 @@ export class Slots {
   private openSlot(): Slot {
     const { entry, workerData } = this.options;
     const thread = new Thread(entry, { workerData, resourceLimits: LIMITS });
-    const slot: Slot = { thread, attempts: new Map(), early: new Map() };
+    const slot: Slot = { thread, attempts: new Map(), expected: new Set(), early: new Map() };
     thread.on("message", (message: FromSlot) => this.hear(slot, message));
     thread.on("error", (error) => this.replace(slot, error.message));
     return slot;
@@ -58,6 +62,7 @@ export class Slots {
     const { attempt } = message;
     const running = slot.attempts.get(attempt);
     if (running === undefined) return;
+    if (message.kind === "fed") return this.options.onFed(attempt);
     if (message.kind === "progress") {
       running.progress = { attempt, ...message.progress };
       return;
@@ -81,9 +86,14 @@ export class Slots {
 
   /** On the thread that has begun with it, or has the least to do. */
   run(assignment: Assignment): void {
-    const { job, input } = assignment;
-    const slot = this.slotFor(job.id, input.kind === "reduce" ? input.partition : undefined);
-    slot.attempts.set(assignment.attempt, { progress: undefined, patience: undefined });
+    const { attempt, job, input } = assignment;
+    const idlest = this.slotFor(job.id, input.kind === "reduce" ? input.partition : undefined);
+    const expecting = this.expecting(attempt);
+    const inVain = expecting !== undefined && expecting.attempts.size > idlest.attempts.size;
+    if (inVain) this.unexpect(attempt);
+    const slot = inVain ? idlest : (expecting ?? idlest);
+    slot.expected.delete(attempt);
+    slot.attempts.set(attempt, { progress: undefined, patience: undefined });
     tell(slot, { kind: "run", assignment });
   }
 
@@ -93,6 +103,25 @@ export class Slots {
     );
     const load = ({ attempts, early }: Slot) => attempts.size + (early.get(job)?.size ?? 0);
     return begun ?? this.slots.reduce((least, one) => (load(one) < load(least) ? one : least));
+  }
+
+  /** @param after what runs on the thread that will have it. */
+  expect(assignment: Assignment, after: AttemptId): void {
+    const slot = this.slots.find(({ attempts }) => attempts.has(after));
+    if (slot === undefined) return;
+    slot.expected.add(assignment.attempt);
+    tell(slot, { kind: "expect", assignment });
+  }
+
+  unexpect(attempt: AttemptId): void {
+    const slot = this.expecting(attempt);
+    if (slot === undefined) return;
+    slot.expected.delete(attempt);
+    tell(slot, { kind: "unexpect", attempt });
+  }
+
+  private expecting(attempt: AttemptId): Slot | undefined {
+    return this.slots.find(({ expected }) => expected.has(attempt));
   }
 
   prefetch({ job, partition, sources, maps }: EarlySources): void {

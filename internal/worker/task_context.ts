@@ -23,6 +23,7 @@ import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder, Scratch } from "./attempt_files.ts";
 import { AttemptScripts, type CodeSettings, type ScriptRole } from "./attempt_scripts.ts";
 import type { EarlyReduces } from "./early_reduces.ts";
+import type { SplitInput } from "./split_input.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
@@ -66,13 +67,15 @@ export interface TaskContext {
   order: LineOrder;
   spill: SpillFolder;
   scripts: AttemptScripts;
+  /** What a map task reads. */
+  input: SplitInput;
   /** What was prepared for reduce tasks, if anything can have been. */
   early?: EarlyReduces;
 }
 
 export type ContextGiven = Pick<
   TaskContext,
-  "assignment" | "store" | "options" | "folder" | "signal" | "progress" | "log"
+  "assignment" | "store" | "options" | "folder" | "signal" | "progress" | "log" | "input"
 > & { scratch: Scratch; early?: EarlyReduces };
 
 export function openContext({ scratch, ...given }: ContextGiven): TaskContext {

@@ -1,5 +1,5 @@
 import { MrError, messageOf } from "../model/errors.ts";
-import { parseAttemptId } from "../model/ids.ts";
+import { type AttemptId, parseAttemptId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
@@ -10,6 +10,7 @@ import { EarlyReduces } from "./early_reduces.ts";
 import { runMapTask } from "./map_task.ts";
 import { runReduceTask } from "./reduce_task.ts";
 import { LostOutput } from "./segment.ts";
+import { SplitInput } from "./split_input.ts";
 import {
   failedResult,
   openContext,
@@ -24,6 +25,10 @@ export class TaskRunner {
   private readonly options: TaskRunnerOptions;
   private readonly scratch: Scratch;
   readonly early: EarlyReduces;
+  /** Told when an attempt has all its input: what is left to do is little, as a rule. */
+  onInputRead: (attempt: AttemptId) => void = () => undefined;
+  /** What attempts will read that have the slot next. */
+  private readonly expected = new Map<AttemptId, SplitInput>();
   /** Storage requests that attempts have been charged with. */
   private charged = 0;
 
@@ -34,7 +39,27 @@ export class TaskRunner {
     this.early = new EarlyReduces(store, this.scratch);
   }
 
+  /** Asks for the input of an attempt that will be run here, or be unexpected. */
+  expect(assignment: Assignment): void {
+    const input = this.inputOf(assignment);
+    input.begin();
+    this.expected.set(assignment.attempt, input);
+  }
+
+  unexpect(attempt: AttemptId): void {
+    this.expected.get(attempt)?.[Symbol.dispose]();
+    this.expected.delete(attempt);
+  }
+
+  private inputOf(assignment: Assignment): SplitInput {
+    return new SplitInput(this.store, assignment, () => this.onInputRead(assignment.attempt));
+  }
+
   async run(assignment: Assignment, signal: AbortSignal, progress: Progress): Promise<TaskResult> {
+    using input = this.expected.get(assignment.attempt) ?? this.inputOf(assignment);
+    this.expected.delete(assignment.attempt);
+    input.follow(signal);
+    input.begin();
     const log = new StderrLog(() => {
       progress.status = log.status;
       progress.counters = log.counters;
@@ -45,8 +70,8 @@ export class TaskRunner {
     let context: TaskContext;
     try {
       folder = scratch.openAttempt(assignment.attempt);
-      const given = { assignment, store, options, scratch, folder, signal, progress, log, early };
-      context = openContext(given);
+      const given = { assignment, store, options, scratch, folder, signal, progress, log };
+      context = openContext({ ...given, input, early });
     } catch (error) {
       return failedResult(classOf(error, signal), messageOf(error));
     }

@@ -6,8 +6,7 @@ import type { ObjectStore } from "../model/object_store.ts";
 import type { LeaderDialer, LeaderStream } from "../model/session.ts";
 import type { WorkerInfo } from "../model/task.ts";
 import { type AgentCommand, type AgentEvent, WorkerAgent } from "./agent.ts";
-import type { Slots } from "./slots.ts";
-import type { TaskResult } from "./task_context.ts";
+import type { Slots, SlotsOptions } from "./slots.ts";
 
 type Untimed<E> = E extends unknown ? Omit<E, "atMs"> : never;
 
@@ -16,7 +15,7 @@ export interface WorkerOptions {
   dialer: LeaderDialer;
   store: ObjectStore;
   logger: Logger;
-  slots: (onFinished: (attempt: string, result: TaskResult) => void) => Slots;
+  slots: (listener: Pick<SlotsOptions, "onFinished" | "onFed">) => Slots;
 }
 
 const TICK_MS = 200;
@@ -38,9 +37,10 @@ export class Worker {
   constructor(options: WorkerOptions) {
     this.options = options;
     this.agent = new WorkerAgent(options.info);
-    this.slots = options.slots((attempt, result) =>
-      this.dispatch({ kind: "finished", attempt, result }),
-    );
+    this.slots = options.slots({
+      onFinished: (attempt, result) => this.dispatch({ kind: "finished", attempt, result }),
+      onFed: (attempt) => this.dispatch({ kind: "fed", attempt }),
+    });
   }
 
   /** Whether a leader knows of this worker, as far as it has heard. */
@@ -109,6 +109,10 @@ export class Worker {
         return this.slots.run(command.assignment);
       case "stop":
         return this.slots.stop(command.attempt);
+      case "expect":
+        return this.slots.expect(command.assignment, command.after);
+      case "unexpect":
+        return this.slots.unexpect(command.attempt);
       case "prefetch":
         return this.slots.prefetch(command);
       case "forget":

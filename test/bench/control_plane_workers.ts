@@ -142,7 +142,7 @@ for (let index = 0; index < options.count; index += 1) {
     dialer: new CountingDialer(new MasterDialer(options.masters, undefined)),
     store: {} as ObjectStore,
     logger,
-    slots: (finished) => new IdleSlots(finished) as unknown as Slots,
+    slots: ({ onFinished }) => new IdleSlots(onFinished) as unknown as Slots,
   }).start();
   if (index % STARTS_PER_TURN === STARTS_PER_TURN - 1) await delay(10);
 }

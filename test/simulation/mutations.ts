@@ -144,6 +144,10 @@ export const MISTAKES: Record<string, Mistake> = {
     }),
     caughtAs: /^I8/,
   },
+  "an heir that goes is still expected": {
+    make: () => ({ agent: (commands) => commands.filter(({ kind }) => kind !== "unexpect") }),
+    caughtAs: /^W5/,
+  },
   "a script outlives its lease": {
     make: () => ({
       agent: (commands, event) =>

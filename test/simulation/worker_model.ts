@@ -33,6 +33,8 @@ export class WorkerModel extends ProcessModel {
   private readonly leases = new LeaseWatch();
   /** Of scripts that have ended: what they made, of which the agent is yet to hear. */
   private readonly running = new Map<AttemptId, TaskResult | undefined>();
+  /** Whose input has been asked for, and after which attempt it is to run. */
+  private readonly expected = new Map<AttemptId, AttemptId>();
   private readonly info: WorkerInfo;
 
   constructor(name: string, scene: Scene) {
@@ -95,6 +97,10 @@ export class WorkerModel extends ProcessModel {
     const wanted = this.agent.step(event);
     const commands = this.scene.mutation.agent?.(wanted, event, this) ?? wanted;
     for (const command of commands) this.perform(command);
+    for (const [attempt, after] of this.expected) {
+      assert.equal(this.agent.held.get(attempt)?.kind, "waiting", `W5: ${attempt} is expected`);
+      assert.ok(this.running.has(after), `W5: ${attempt} is not run after ${after}`);
+    }
   }
 
   private perform(command: AgentCommand): void {
@@ -116,6 +122,13 @@ export class WorkerModel extends ProcessModel {
       case "discard":
         if (command.output.kind === "segments") this.scene.storage.delete(command.output.object);
         return;
+      case "expect": {
+        const { assignment, after } = command;
+        assert.ok(![...this.expected.values()].includes(after), `W5: ${after} has two heirs`);
+        return void this.expected.set(assignment.attempt, after);
+      }
+      case "unexpect":
+        return void this.expected.delete(command.attempt);
       case "prefetch":
       case "forget":
         return; // Nothing rests on it.
@@ -131,6 +144,7 @@ export class WorkerModel extends ProcessModel {
     const { world } = this.scene;
     const { attempt } = assignment;
     this.running.set(attempt, undefined);
+    this.expected.delete(attempt);
     this.leases.started(attempt);
     let shares = this.info.slots * this.info.reducesPerSlot;
     for (const id of this.running.keys())
@@ -142,6 +156,7 @@ export class WorkerModel extends ProcessModel {
     this.later(readMs, readMs, () => {
       const lost = this.running.has(attempt) ? this.read(assignment) : [];
       if (lost.length > 0) return this.finish(attempt, lostResult(lost));
+      if (assignment.input.kind === "map") this.dispatch({ kind: "fed", attempt });
       this.later(tookMs - readMs, tookMs - readMs, () => {
         if (!this.running.has(attempt)) return;
         const result = this.outcome(assignment);

@@ -17,7 +17,7 @@ import {
 } from "../../internal/shuffle/run_format.ts";
 import { eachPair } from "../../internal/shuffle/sorted_pairs.ts";
 import { SpillFolder } from "../../internal/shuffle/spill.ts";
-import { readSplitRange } from "../../internal/shuffle/split_reader.ts";
+import { type Extent, readSplitRange } from "../../internal/shuffle/split_reader.ts";
 import { BuiltinReducer } from "../../internal/streaming/builtins/builtin_reducer.ts";
 import { seeded } from "../support/corpus.ts";
 import { normalized } from "../support/oracle.ts";
@@ -31,7 +31,7 @@ const ORDER = lineOrder(PLAIN, false);
 
 /** A blob in memory, read in chunks of random sizes. */
 function readerOf(contents: Map<string, Buffer>) {
-  return async function* (range: InputRange, start: number, length: number) {
+  return async function* (range: InputRange, { start, length }: Extent) {
     const bytes = (contents.get(range.name) as Buffer).subarray(start, start + length);
     for (let at = 0; at < bytes.length; ) {
       const size = 1 + below(6);

@@ -79,7 +79,8 @@ class Windows {
   /** Where the last window that was asked for ends. */
   private asked: number;
   private waitedMs = 0;
-  private sinceMs = 0;
+  /** When the second chunk was asked for: how long the first took, and lay there, says nothing of the link's speed. */
+  private sinceMs: number | undefined;
   /** Of each window; undefined as long as one request is to bring all. */
   private windowBytes: number | undefined;
 
@@ -102,6 +103,7 @@ class Windows {
       if (this.source.signal.aborted) throw new MrError("aborted", "storage: given up");
       const [window] = this.open;
       if (window === undefined) return undefined;
+      if (this.at > this.whole.start) this.sinceMs ??= performance.now();
       const chunk = window.ahead.takeNow() ?? (await this.waitFor(window));
       if (chunk !== undefined) {
         this.at += chunk.length;
@@ -116,10 +118,7 @@ class Windows {
   private async waitFor({ ahead }: Window): Promise<Buffer | undefined> {
     const fromMs = performance.now();
     const chunk = await ahead.next();
-    const nowMs = performance.now();
-    // How long the first answer took says nothing of the link's speed.
-    if (this.at === this.whole.start) this.sinceMs = nowMs;
-    else this.waitedMs += nowMs - fromMs;
+    if (this.sinceMs !== undefined) this.waitedMs += performance.now() - fromMs;
     return chunk;
   }
 
@@ -127,7 +126,7 @@ class Windows {
     const { trialBytes, windowBytes, fast } = this.tuning;
     const taken = this.at - this.whole.start;
     if (taken < trialBytes || this.end - this.at < 1.5 * windowBytes) return false;
-    const ms = performance.now() - this.sinceMs;
+    const ms = performance.now() - (this.sinceMs ?? 0);
     return this.waitedMs * 3 > ms && taken < ms * fast;
   }
 
