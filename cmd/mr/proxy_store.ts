@@ -52,6 +52,7 @@ export class ProxyStore implements ObjectStore {
         size += chunk.length;
       },
       seal: async () => ({ container, name, size, token: "none" }),
+      publish: async () => undefined,
       discard: async () => undefined,
     };
   }

@@ -14,7 +14,7 @@ export type FailurePoint =
   | "master.takeover.read"
   | "worker.spill.before-write"
   | "worker.map.before-upload"
-  | "worker.map.after-upload"
+  | "worker.map.before-publish"
   | "worker.map.after-publish"
   | "worker.reduce.before-read"
   | "worker.reduce.before-seal"

@@ -36,6 +36,8 @@ export interface StagedObject {
   write(chunk: Uint8Array): Promise<void>;
   /** Makes what was written durable under a receipt. */
   seal(): Promise<Receipt>;
+  /** Instead of `seal`: makes it visible now. For a name that is this owner's alone. */
+  publish(): Promise<void>;
   discard(): Promise<void>;
 }
 

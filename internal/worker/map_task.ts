@@ -79,10 +79,8 @@ async function mapToSegments(context: TaskContext, input: MapInput): Promise<Tas
     const indexOffset = await writer.end();
     stats.recordsOut = sorter.records;
     stats.bytesOut = sorter.bytes;
-    const receipt = await staged.seal();
-    await failurePoint("worker.map.after-upload");
-    // Nobody else has this name: its own attempt may publish it.
-    await store.publish(receipt, context.signal);
+    await failurePoint("worker.map.before-publish");
+    await staged.publish();
     await failurePoint("worker.map.after-publish");
     const { size } = writer;
     const sizes = encodeSizes(writer.index.map(({ bytes }) => bytes));

@@ -36,7 +36,7 @@ const MASTER_POINTS: FailurePoint[] = [
 ];
 const WORKER_POINTS: FailurePoint[] = [
   "worker.map.before-upload",
-  "worker.map.after-upload",
+  "worker.map.before-publish",
   "worker.map.after-publish",
   "worker.reduce.before-read",
   "worker.reduce.before-seal",

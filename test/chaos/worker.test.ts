@@ -44,7 +44,7 @@ describe("a worker", () => {
     const jobs = await KnownJobs.prepare(cluster.client, { seed: 1, lines: 300 });
     for (const [point, kind] of [
       ["worker.map.before-upload", "nonces"],
-      ["worker.map.after-upload", "nonces"],
+      ["worker.map.before-publish", "nonces"],
       ["worker.map.after-publish", "nonces"],
       ["worker.reduce.before-read", "nonces"],
       ["worker.reduce.before-seal", "nonces"],

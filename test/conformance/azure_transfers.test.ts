@@ -90,6 +90,13 @@ describe("bytes to and from Blob", () => {
     assert.equal(await cost(staged(1)), 2);
     assert.equal(await cost(staged(16 * MIB)), 2);
     assert.equal(await cost(staged(16 * MIB + 1)), 3);
+    const own = (size: number) => async () => {
+      const upload = await store.stage("box", "cost", "j/1");
+      await upload.write(Buffer.alloc(size));
+      await upload.publish();
+    };
+    assert.deepEqual([await cost(own(0)), await cost(own(5 * MIB))], [1, 1]);
+    assert.equal(await cost(own(17 * MIB)), 3);
     const put = (size: number) => () => store.put("box", "cost", chunksOf(Buffer.alloc(size)));
     assert.deepEqual([await cost(put(0)), await cost(put(5 * MIB))], [1, 1]);
     assert.equal(await cost(put(17 * MIB)), 3);

@@ -124,6 +124,22 @@ for (const [name, start] of [
       assert.equal(await text("empty"), "");
     });
 
+    it("makes a staged object visible at once, of any size, where its name is its owner's alone", async () => {
+      for (const size of [0, 5, 20 * 1024 * 1024 + 3]) {
+        const staged = await store.stage("box", `own-${size}`, "j/1");
+        const bytes = Buffer.alloc(size, "0123456789");
+        await staged.write(bytes);
+        assert.equal(await store.head("box", `own-${size}`), undefined);
+        await staged.publish();
+        assert.ok((await readAll(store.read("box", `own-${size}`))).equals(bytes));
+      }
+      const staged = await store.stage("box", "left", "j/1");
+      await staged.discard();
+      await assert.rejects(staged.publish());
+      assert.equal(await store.head("box", "left"), undefined);
+      assert.deepEqual(await backend.litter(), []);
+    });
+
     it("forgets what was staged", async () => {
       const staged = await store.stage("box", "gone", "j/1");
       await staged.write(Buffer.from("x"));

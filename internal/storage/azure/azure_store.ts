@@ -13,7 +13,13 @@ import { Account, type AzureIdentity, plainEtag } from "./account.ts";
 import { Patience } from "./patience.ts";
 import { ReadBudget } from "./read_ahead.ts";
 import { SlabPool } from "./slab_pool.ts";
-import { blockIds, StagedUpload, stagingId, UPLOAD_BYTES_MAX } from "./staged_upload.ts";
+import {
+  blockIds,
+  type Commit,
+  StagedUpload,
+  stagingId,
+  UPLOAD_BYTES_MAX,
+} from "./staged_upload.ts";
 import { READ_BYTES_MAX, windowedRead } from "./windowed_read.ts";
 
 const PATIENCE_MS = 10_000;
@@ -38,7 +44,8 @@ export interface AzureStoreOptions {
  * | stage, write, seal       | a write for every 16 MiB, begun ones too; none for nothing       |
  * | publish                  | a write; where that failed, a read to see whether it had landed  |
  * | create                   | a write; where there is something already, a read to see whose   |
- * | put                      | a write below 16 MiB, else those of stage and publish            |
+ * | put; stage, write and    | a write below 16 MiB, else those of stage and publish            |
+ * | the staged one's publish |                                                                  |
  * | read                     | a read; for a consumer faster than the link one for every 32 MiB |
  * | head, containerExists    | a read                                                           |
  * | list, containers         | a listing for every 5,000 names                                  |
@@ -141,7 +148,9 @@ export class AzureStore implements ObjectStore {
   private upload(container: string, name: string, owner: string, signal: AbortSignal | undefined) {
     const { patience, slabs } = this;
     const at = { container, name, owner, signal };
-    return new StagedUpload(this.account.blob(container, name), at, { patience, pool: slabs });
+    const commit: Commit = (receipt, until) => this.commit(receipt, until);
+    const shared = { patience, pool: slabs, commit };
+    return new StagedUpload(this.account.blob(container, name), at, shared);
   }
 
   async publish(receipt: Receipt, signal?: AbortSignal): Promise<void> {
@@ -216,7 +225,6 @@ export class AzureStore implements ObjectStore {
     signal?: AbortSignal,
   ): Promise<ObjectInfo> {
     const staged = this.upload(container, name, randomUUID(), signal);
-    const blob = this.account.blob(container, name);
     let size = 0;
     try {
       for await (const chunk of body) {
@@ -224,11 +232,7 @@ export class AzureStore implements ObjectStore {
         await staged.write(chunk);
         size += chunk.length;
       }
-      const whole = await staged.sendWhole((bytes, length, abortSignal) =>
-        blob.upload(bytes, length, { abortSignal }),
-      );
-      const etag = whole?.etag ?? (await this.commit(await staged.seal(), signal));
-      return { name, size, etag: plainEtag(etag) };
+      return { name, size, etag: await staged.publishNow() };
     } catch (error) {
       await staged.discard();
       throw error;

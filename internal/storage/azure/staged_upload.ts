@@ -4,6 +4,7 @@ import type { BlockBlobClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
 import type { StagedObject } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
+import { plainEtag } from "./account.ts";
 import { LinkedAbort } from "./linked_abort.ts";
 import type { Patience } from "./patience.ts";
 import { SLAB_BYTES, type SlabPool } from "./slab_pool.ts";
@@ -24,6 +25,8 @@ export const UPLOAD_BYTES_MAX = BLOCK_BYTES * (BLOCKS_IN_FLIGHT + 1);
 /** What the SDK takes as the body of a request that may be sent again. */
 type Body = Buffer | (() => NodeJS.ReadableStream);
 type SendBody<T> = (body: Body, length: number, signal: AbortSignal) => Promise<T>;
+/** Makes an object of its blocks. @returns its etag. */
+export type Commit = (receipt: Receipt, signal?: AbortSignal) => Promise<string>;
 
 /**
  * Uncommitted blocks under ids that no other attempt has.
@@ -40,6 +43,7 @@ export class StagedUpload implements StagedObject {
   private readonly idPrefix: string;
   private readonly patience: Patience;
   private readonly pool: SlabPool;
+  private readonly commit: (receipt: Receipt) => Promise<string>;
   private readonly stop: LinkedAbort;
   private slabs: Buffer[] = [];
   private filled = 0;
@@ -51,12 +55,13 @@ export class StagedUpload implements StagedObject {
   constructor(
     blob: BlockBlobClient,
     at: { container: string; name: string; owner: string; signal: AbortSignal | undefined },
-    shared: { patience: Patience; pool: SlabPool },
+    shared: { patience: Patience; pool: SlabPool; commit: Commit },
   ) {
     this.blob = blob;
     this.place = { container: at.container, name: at.name };
     this.patience = shared.patience;
     this.pool = shared.pool;
+    this.commit = (receipt) => shared.commit(receipt, at.signal);
     this.stop = new LinkedAbort(at.signal);
     this.idPrefix = createHash("sha256")
       .update(`${at.owner} ${randomUUID()}`)
@@ -134,12 +139,19 @@ export class StagedUpload implements StagedObject {
     if (this.failure !== undefined) throw this.failure.error;
   }
 
-  /** Instead of `seal`: sends all that was written in one request, if none of it was sent yet. */
-  async sendWhole<T>(request: SendBody<T>): Promise<T | undefined> {
-    if (this.blocks > 0) return undefined;
-    const answer = await this.sendFilled(request);
+  async publish(): Promise<void> {
+    await this.publishNow();
+  }
+
+  /** In one request, if nothing was sent yet. @returns the etag of what it made. */
+  async publishNow(): Promise<string> {
+    this.throwIfFailed();
+    if (this.blocks > 0) return this.commit(await this.seal());
+    const made = await this.sendFilled((body, length, abortSignal) =>
+      this.blob.upload(body, length, { abortSignal }),
+    );
     this.stop.letGo();
-    return answer;
+    return plainEtag(made.etag);
   }
 
   async seal(): Promise<Receipt> {

@@ -157,7 +157,7 @@ export class LocalStore implements ObjectStore {
     const path = this.staged(container, token);
     const file = await guard(withFolder(path, () => open(path, "wx")));
     const receipt = { container, name, size: 0, token };
-    return new LocalStaged(file, receipt, this.blocking, (r) => this.discard(r));
+    return new LocalStaged(file, receipt, this.blocking, this);
   }
 
   async publish(receipt: Receipt): Promise<void> {
@@ -271,18 +271,18 @@ class LocalStaged implements StagedObject {
   private readonly file: FileHandle;
   private readonly blocking: boolean;
   private readonly receipt: Receipt;
-  private readonly forget: (receipt: Receipt) => Promise<void>;
+  private readonly store: Pick<ObjectStore, "publish" | "discard">;
 
   constructor(
     file: FileHandle,
     receipt: Receipt,
     blocking: boolean,
-    forget: (receipt: Receipt) => Promise<void>,
+    store: Pick<ObjectStore, "publish" | "discard">,
   ) {
     this.file = file;
     this.blocking = blocking;
     this.receipt = receipt;
-    this.forget = forget;
+    this.store = store;
   }
 
   async write(chunk: Uint8Array): Promise<void> {
@@ -300,9 +300,13 @@ class LocalStaged implements StagedObject {
     return { ...this.receipt };
   }
 
+  async publish(): Promise<void> {
+    await this.store.publish(await this.seal());
+  }
+
   async discard(): Promise<void> {
     await this.file.close().catch(() => undefined);
-    await this.forget(this.receipt);
+    await this.store.discard(this.receipt);
   }
 
   private async writeSome(bytes: Uint8Array): Promise<number> {
