@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import "../common/node_version.ts";
 import { ServerError } from "./client.ts";
 import { catCommand, downloadCommand, logsCommand, uploadCommand } from "./data_commands.ts";
@@ -38,13 +40,22 @@ function overview(): string {
   const rows = COMMANDS.map(
     ({ name, summary }) => `  ${name.padEnd(width)}  ${summary.split("\n")[0]}`,
   );
-  return `usage: mr COMMAND [arguments]\n\n${rows.join("\n")}\n\nmr COMMAND --help tells more.`;
+  return `usage: mr COMMAND [arguments]\n\n${rows.join("\n")}\n\nmr COMMAND --help tells more. mr --version tells which mr it is.`;
+}
+
+function version(): string {
+  const manifest = readFileSync(join(import.meta.dirname, "../../package.json"), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
 }
 
 async function main([name, ...argv]: string[]): Promise<number> {
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
     process.stdout.write(`${overview()}\n`);
     return name === undefined ? 2 : 0;
+  }
+  if (name === "--version") {
+    process.stdout.write(`mr ${version()}, Node.js ${process.version}\n`);
+    return 0;
   }
   const command = COMMANDS.find((candidate) => candidate.name === name);
   if (command === undefined) throw new UsageError(`mr ${name}: no such command\n\n${overview()}`);

@@ -183,6 +183,7 @@ describe("mr", () => {
     }
     const away = await mr(["jobs"], "http://127.0.0.1:9");
     assert.match(away.err, /does not answer .*is it running\?/);
+    assert.match((await run("--version")).out, /^mr \d+\.\d+\.\d+, Node\.js v24/);
     for (const name of ["local", "run", "upload", "cat"])
       assert.match((await run(name, "--help")).out, new RegExp(`^usage: mr ${name}`));
   });
