@@ -51,6 +51,8 @@ export class SplitInput implements Disposable {
       if (range === undefined) return;
       this.asked += 1;
       const extent = wholeOf(range);
+      // Named twice, it is read the second time when it is wanted.
+      if (this.begun.has(keyOf(range, extent))) continue;
       const chunks = this.open(range, extent)[Symbol.asyncIterator]();
       const first = chunks.next();
       // Whoever reads it will hear of it.

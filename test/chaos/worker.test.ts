@@ -19,11 +19,18 @@ interface WorkerJson {
   attempts: string[];
 }
 
-/** A worker that runs a task of the job. */
-async function busyWorker(cluster: FaultyCluster): Promise<WorkerJson> {
+/** A worker that runs a task of this job, and the task. One that has ended may be listed for a moment longer. */
+async function busyWorker(
+  cluster: FaultyCluster,
+  job: string,
+): Promise<WorkerJson & { task: string }> {
   return until("a busy worker", async () => {
     const { workers } = await cluster.client.json<{ workers: WorkerJson[] }>("/workers");
-    return workers.find(({ attempts }) => attempts.length > 0);
+    for (const worker of workers)
+      for (const attempt of worker.attempts)
+        if (attempt.startsWith(`${job}/`))
+          return { ...worker, task: attempt.slice(0, attempt.lastIndexOf("/")) };
+    return undefined;
   });
 }
 
@@ -63,10 +70,9 @@ describe("a worker", () => {
     await using cluster = await useFaultyCluster({ workers: 2 });
     const jobs = await KnownJobs.prepare(cluster.client, { seed: 2, lines: 100 });
     const id = await cluster.submit(jobs.request("count", { maps: 6, sleep: 1 }));
-    const busy = await busyWorker(cluster);
+    const busy = await busyWorker(cluster, id);
     process.kill(busy.pid, "SIGTERM");
-    const task = busy.attempts[0]?.split("/").slice(0, 2).join("/") ?? "";
-    await until("another grant", async () => (await grantsOf(cluster, task)).length === 2);
+    await until("another grant", async () => (await grantsOf(cluster, busy.task)).length === 2);
     const job = await cluster.ended(id);
     await jobs.check(job);
     assert.deepEqual(job.attempts, { failed: 0, lost: 0 });
@@ -93,15 +99,14 @@ describe("a worker", () => {
     const jobs = await KnownJobs.prepare(cluster.client, { seed: 4, lines: 100 });
     for (const fault of ["cut", "cut-up", "cut-down"] as const) {
       const id = await cluster.submit(jobs.request("count", { maps: 1, reduces: 1, sleep: 60 }));
-      const busy = await busyWorker(cluster);
+      const busy = await busyWorker(cluster, id);
       const scratch = join(cluster.dir, "scratch", busy.id);
       const [script] = await until("its script", () => {
         const found = processesIn(scratch);
         return found.length > 0 && (found as [number]);
       });
-      const task = busy.attempts[0]?.split("/").slice(0, 2).join("/") ?? "";
       cluster.parts.masterLinks[0]?.break(fault, busy.pid);
-      await until("another grant", async () => (await grantsOf(cluster, task)).length === 2);
+      await until("another grant", async () => (await grantsOf(cluster, busy.task)).length === 2);
       await until(`the end of the script (${fault})`, () => !processesIn(scratch).includes(script));
       cluster.parts.masterLinks[0]?.mend();
       await cluster.client.json(`/jobs/${id}`, { method: "DELETE" });

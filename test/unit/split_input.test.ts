@@ -98,6 +98,19 @@ describe("the input of a map task", () => {
     await assert.rejects(textOf(input, split[19] as InputRange), { code: "not_found" });
   });
 
+  it("holds no more of a file that is named twice", async () => {
+    await using folder = await scratchFolder("input");
+    const { store, split } = await manyFiles(join(folder.path, "store"));
+    const { remote, opened, closed } = remoteStore(store);
+    const twice = split.slice(0, 3).flatMap((range) => [range, range]);
+    using input = new SplitInput(remote, assignmentOf(twice));
+    input.begin();
+    assert.deepEqual(opened, ["file-0", "file-1", "file-2"]);
+    for (const [i, range] of twice.entries())
+      assert.equal(await textOf(input, range), contentOf(Math.floor(i / 2)));
+    assert.equal(closed.length, opened.length);
+  });
+
   it("fails only when it is read", async () => {
     await using folder = await scratchFolder("input");
     const { store, split } = await manyFiles(join(folder.path, "store"));
