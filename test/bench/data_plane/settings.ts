@@ -12,7 +12,7 @@ export const USAGE = `node test/bench/main.ts [options]
   --scale FACTOR      all sizes of the data times so much
   --cpus LIST         the processors to run on, as for taskset; default: the first two
   --keep-data FOLDER  the data is made there, kept, and found again
-  --json FILE         all raw figures
+  --json FILE         all raw figures; those of storage and control-plane in FILE.storage and FILE.control-plane
   --list              names the cases
   --help
 `;
