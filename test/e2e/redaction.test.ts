@@ -54,6 +54,11 @@ async function exercised(
       const answer = await fetch(`http://127.0.0.1:${http}/healthz`).catch(() => undefined);
       return answer?.ok === true || !parts.proxy.running;
     });
+    // The proxy may be there, or gone, before a master on a slow machine has come to its first line.
+    await until("the master's word", () => {
+      const { said, running } = parts.master;
+      return said.includes("listening") || (!running && said.endsWith("\n"));
+    });
     const said: Record<string, string> = {};
     const ask = async (method: string, path: string, body?: string) => {
       const headers = token === "" ? {} : { authorization: `Bearer ${token}` };
