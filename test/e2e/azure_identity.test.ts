@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { promisify } from "node:util";
 import { outputOf, putText, runJob, useCluster } from "../support/cluster.ts";
-import { ServerProcess, scratchFolder } from "../support/processes.ts";
+import { ServerProcess, scratchFolder, until } from "../support/processes.ts";
 import { useAzurite } from "../support/servers.ts";
 
 const run = promisify(execFile);
@@ -106,6 +106,7 @@ describe("a storage account that is reached by an identity", () => {
       });
     const wrong = start("Not An Account");
     assert.equal(await wrong.exited(), 1);
-    assert.match(wrong.said, /AZURE_STORAGE_ACCOUNT: Not An Account is neither a name/);
+    const complaint = /AZURE_STORAGE_ACCOUNT: Not An Account is neither a name/;
+    await until("its complaint", () => complaint.test(wrong.said));
   });
 });

@@ -207,7 +207,8 @@ describe("mr", () => {
         }[];
         return now.some(({ pid, state }) => pid !== workers[0]?.pid && state === "connected");
       });
-      assert.match(local.said, /worker-1 .* ended by SIGKILL; starting it again/);
+      const restart = /worker-1 .* ended by SIGKILL; starting it again/;
+      await until("word of it", () => restart.test(local.said));
       const leader = (await (await fetch(`${url}/leader`)).json()) as { pid: number };
       local.signal("SIGINT");
       assert.equal(await local.exited(), 0, local.said);
