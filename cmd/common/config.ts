@@ -122,6 +122,14 @@ const proxySchema = z.object({
   HTTP_PORT: port.default(8_080),
   /** A file of tokens; without, whoever reaches the port may do all. */
   MR_TOKENS: text.optional(),
+  /** Names by which clients know it, comma-separated, beside addresses and localhost. */
+  MR_HTTP_HOSTS: z
+    .string()
+    .regex(/^[\w.-]+(,[\w.-]+)*$/, "names without ports are expected, comma-separated")
+    .transform((list) => list.split(","))
+    .default([]),
+  /** How long uploads, downloads and streams may still take when it is told to stop. */
+  MR_GRACE_MS: z.coerce.number().int().min(0).default(30_000),
   /** A request waits this long for there to be a leader that answers. */
   MR_PATIENCE_MS: ms.default(30_000),
 });

@@ -49,6 +49,7 @@ const RESTART_MS = 500;
 const RESTARTS_MAX = 5;
 /** A process that does not end in this time is killed. */
 const END_MS = 10_000;
+const HURRY_MS = 500;
 
 interface Member {
   role: Role;
@@ -267,7 +268,7 @@ export class LocalCluster {
     this.closing = true;
     for (const role of ["worker", "proxy", "master"] as const) {
       const members = this.members.filter((member) => member.role === role);
-      await Promise.all(members.map(({ child }) => end(child)));
+      await Promise.all(members.map(({ child }) => end(child, role === "proxy")));
     }
     for (const port of this.ports.splice(0)) port[Symbol.dispose]();
     if (this.locked === undefined) return;
@@ -296,11 +297,14 @@ function isAlive(pid: number): boolean {
   }
 }
 
-async function end(child: ChildProcess | undefined): Promise<void> {
+/** @param hurry nobody waits for what a proxy still has to say: all of the cluster ends. */
+async function end(child: ChildProcess | undefined, hurry: boolean): Promise<void> {
   if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
+  const again = hurry ? setTimeout(() => child.kill("SIGTERM"), HURRY_MS) : undefined;
   const patience = setTimeout(() => child.kill("SIGKILL"), END_MS);
   await gone;
+  clearTimeout(again);
   clearTimeout(patience);
 }

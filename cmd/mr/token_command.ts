@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { appendFile, readFile } from "node:fs/promises";
-import { containerPatternFault, isTokenName, parseTokens } from "../../internal/model/access.ts";
+import { isTokenName, parseTokens, placeFault } from "../../internal/model/access.ts";
 import { messageOf } from "../../internal/model/errors.ts";
 import { type Args, type Command, UsageError } from "./options.ts";
 
@@ -8,17 +8,20 @@ const SECRET_BYTES = 32;
 
 export const tokenCommand: Command = {
   name: "token",
-  usage: "NAME --containers CONTAINER,CONTAINER... [--file FILE]",
+  usage: "NAME [--places PLACE,PLACE...] [--file FILE]",
   summary:
     "makes a token for a client of the proxy, and prints it: it is kept nowhere\n\n" +
     "The line that goes into the proxy's file of tokens (MR_TOKENS) is added to FILE, or printed\n" +
-    "after the token. It holds no secret, only a hash. A job needs the containers of its data and\n" +
-    "its output (dfs-dest where it names none), and dfs-scripts if its scripts lie there.",
+    "after the token. It holds no secret, only a hash. A place is CONTAINER, BEGINNING*,\n" +
+    "CONTAINER/FOLDER or CONTAINER/BEGINNING*, with r: before it to read only, with w: to write only;\n" +
+    "* alone is everything. A job needs to read its data and its scripts (in dfs-scripts), and to\n" +
+    "write its output (all of dfs-dest where it names none).",
   flags: {
-    containers: {
+    places: {
       value: "LIST",
-      help: "what the client may use; dfs-* stands for all that begin so",
+      help: "what the client may use (default NAME-*,dfs-scripts/NAME,dfs-dest/NAME)",
     },
+    containers: { value: "LIST", help: "the same" },
     file: {
       value: "FILE",
       help: "the file of tokens to add the line to; the proxy reads it again",
@@ -31,18 +34,27 @@ export const tokenCommand: Command = {
 async function makeToken(args: Args): Promise<number> {
   const [name = ""] = args.positionals;
   if (!isTokenName(name)) throw new UsageError("a name has 1 to 64 letters, digits, . _ or -");
-  const containers = (args.text("containers") ?? "").split(",").map((each) => each.trim());
-  for (const pattern of containers) {
-    const fault = containerPatternFault(pattern);
-    if (fault !== undefined) throw new UsageError(`--containers ${pattern}: ${fault}`);
-  }
+  const places = placesOf(args, name);
   const token = `mr_${randomBytes(SECRET_BYTES).toString("base64url")}`;
   const hash = createHash("sha256").update(token).digest("hex");
-  const line = `${name} sha256:${hash} ${containers.join(",")}\n`;
+  const line = `${name} sha256:${hash} ${places.join(",")}\n`;
   const file = args.text("file");
   if (file !== undefined) await addLine(file, line);
   process.stdout.write(`${token}\n${file === undefined ? line : ""}`);
   return 0;
+}
+
+/** Without others, what is the client's own: containers by its name, and a folder where all have theirs. */
+function placesOf(args: Args, name: string): string[] {
+  const given = args.text("places") ?? args.text("containers");
+  const own = `${name}-*,dfs-scripts/${name},dfs-dest/${name}`;
+  const places = (given ?? own).split(",").map((each) => each.trim());
+  for (const place of places) {
+    const fault = placeFault(place);
+    if (fault !== undefined)
+      throw new UsageError(`${given === undefined ? "name the places: " : ""}${place}: ${fault}`);
+  }
+  return places;
 }
 
 /** Nothing is added to a file that the proxy would refuse then. */

@@ -7,8 +7,15 @@ import type { ObjectStore } from "../../internal/model/object_store.ts";
 import { LeaderJobApi } from "../../internal/rpc/leader_job_api.ts";
 import { openCoordinator, openStore } from "../common/backends.ts";
 import type { ProxyConfig } from "../common/config.ts";
+import { drained } from "../common/drained.ts";
 import { openCertificates } from "../common/pem_files.ts";
 import { createLogger, isLoopback, type ServerProcess } from "../common/run_process.ts";
+
+/** Longer than balancers keep a connection without requests: else they meet one just closed. */
+const KEEP_ALIVE_MS = 80_000;
+/** A connection on which nothing moves for so long, in either direction, is given up. */
+const IDLE_MS = 180_000;
+const CONNECTIONS_MAX = 10_000;
 
 /** One proxy: HTTP in, the leader's JobApi and the store behind it. Keeps no state. */
 export class ProxyProcess implements ServerProcess {
@@ -18,6 +25,7 @@ export class ProxyProcess implements ServerProcess {
   private readonly store: ObjectStore;
   private readonly jobs: LeaderJobApi;
   private readonly server: Server;
+  private isReady = true;
 
   static async open(config: ProxyConfig): Promise<ProxyProcess> {
     const logger = createLogger("proxy", config.MR_LOG_LEVEL);
@@ -40,7 +48,7 @@ export class ProxyProcess implements ServerProcess {
       config.MR_PATIENCE_MS,
       openCertificates(config, this.logger),
     );
-    const app = createApp({
+    const { app } = createApp({
       jobs: this.jobs,
       locator: this.coordinator,
       store: this.store,
@@ -49,10 +57,15 @@ export class ProxyProcess implements ServerProcess {
         config.MR_TOKENS === undefined
           ? noTokens
           : new TokenFile(config.MR_TOKENS, this.logger).authenticate,
+      origin: { hosts: config.MR_HTTP_HOSTS, asksForTokens: config.MR_TOKENS !== undefined },
+      ready: () => this.isReady,
     });
     this.server = createServer(app.callback());
-    // Uploads and progress streams take as long as they take.
+    // Uploads and progress streams take as long as they take, if anything moves.
     this.server.requestTimeout = 0;
+    this.server.timeout = IDLE_MS;
+    this.server.keepAliveTimeout = KEEP_ALIVE_MS;
+    this.server.maxConnections = CONNECTIONS_MAX;
   }
 
   async start(): Promise<{ address: string }> {
@@ -74,10 +87,8 @@ export class ProxyProcess implements ServerProcess {
   }
 
   async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    this.server.closeIdleConnections();
-    setTimeout(() => this.server.closeAllConnections(), 500).unref();
-    await closed;
+    this.isReady = false;
+    await drained(this.server, this.config.MR_GRACE_MS);
     this.jobs.close();
     await this.coordinator.close();
     await this.store.close();

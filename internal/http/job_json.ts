@@ -36,6 +36,7 @@ export function jobJson(job: JobView): Record<string, unknown> {
     finished_at: time(job.finishedAtMs),
     ...(spec.steps.length > 0 && { steps: spec.steps.map((_, index) => stepJson(job, index)) }),
     ...(job.error !== undefined && { error: errorJson(job.error) }),
+    ...(job.lastError !== undefined && { last_error: errorJson(job.lastError) }),
   };
 }
 

@@ -1,98 +1,91 @@
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { PassThrough, Readable } from "node:stream";
-import type Router from "@koa/router";
 import type { Context } from "koa";
 import { decompress } from "../codec/decompress.ts";
+import type { Caller } from "../model/access.ts";
 import { MrError, messageOf } from "../model/errors.ts";
-import { isJobId, parseTaskId } from "../model/ids.ts";
-import { isFinal, type JobView } from "../model/job.ts";
+import { parseTaskId } from "../model/ids.ts";
+import { isFinal, type JobView, type TaskView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import { parseJobRequest } from "../model/job_request.ts";
 import { LIMIT } from "../model/limits.ts";
 import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { attemptLogName } from "../model/task.ts";
-import { callerFor, maySee, mustUseAll, seenJob } from "./authentication.ts";
+import { KNOWN, mustRun, ofJob, parameter, seenJob, withCaller } from "./authorisation.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
+import { nextPage, pageIn, stateIn, textIn } from "./paging.ts";
 import { HttpError } from "./problem.ts";
+import type { Routes } from "./routes.ts";
+import type { Shares } from "./shares.ts";
 
 export interface JobRoutesOptions {
   jobs: JobApi;
   store: ObjectStore;
+  shares: Shares;
 }
 
 const DRAINED_BYTES_MAX = 64 * 1024 * 1024;
 /** A stream of progress says something at least this often, in milliseconds. */
 const KEEPALIVE_MS = 15_000;
 
-export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions): void {
-  router.post("/request", async (ctx) => {
+export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesOptions): void {
+  const JOB = ofJob(jobs);
+  routes.add("POST", "/request", KNOWN, async (ctx, caller) => {
     const spec = parseJobRequest(await readJson(ctx));
-    const given = ctx.get("Idempotency-Key");
-    if (given.length > 200)
-      throw new HttpError(400, "an Idempotency-Key has at most 200 characters");
-    // Without a key of the client's, one of ours makes a repeat after a leader change safe.
-    const key = given === "" ? randomUUID() : given;
-    mustUseAll(ctx, spec);
-    if (spec.from !== "") await seenJob(ctx, jobs, spec.from);
-    const { name } = callerFor(ctx);
-    // Everybody has keys of his own: nobody meets another's job by them.
-    const { job } = await jobs.submit(spec, name === "" ? key : `${name}/${key}`);
+    mustRun(caller, spec);
+    if (spec.from !== "") await seenJob(jobs, caller, spec.from);
+    const isFollowed = !prefersAsync(ctx);
+    if (isFollowed) shares.take(ctx, caller, "streams");
+    const { job } = await jobs.submit(spec, keyIn(ctx, caller), caller.name);
     ctx.set("Location", `/jobs/${job.id}`);
-    if (prefersAsync(ctx)) {
-      ctx.set("Preference-Applied", "respond-async");
-      ctx.status = 202;
-      ctx.body = jobJson(job);
-      return;
-    }
-    await streamJob(ctx, jobs, job.id, "application/x-ndjson", (line) => `${line}\n`);
+    if (isFollowed)
+      return streamJob(ctx, jobs, job.id, "application/x-ndjson", (line) => `${line}\n`);
+    ctx.set("Preference-Applied", "respond-async");
+    ctx.status = 202;
+    ctx.body = jobJson(job);
   });
 
-  router.get("/jobs", async (ctx) => {
-    ctx.body = { jobs: (await jobs.list(false)).filter((job) => maySee(ctx, job)).map(jobJson) };
+  const list = async (ctx: Context, { places: viewer }: Caller, active: boolean) => {
+    const state = stateIn(ctx);
+    const query = { viewer, state, name: textIn(ctx, "name"), ...pageIn(ctx) };
+    const { items, next } = await jobs.list({ ...query, active });
+    ctx.body = { jobs: items.map(jobJson), ...nextPage(ctx, next) };
+  };
+  routes.add("GET", "/jobs", KNOWN, (ctx, caller) => list(ctx, caller, false));
+  routes.add("GET", "/tasks", KNOWN, (ctx, caller) => list(ctx, caller, true));
+  routes.add("GET", "/jobs/:id", JOB, (ctx, job) => {
+    ctx.body = jobJson(job);
   });
-  router.get("/tasks", async (ctx) => {
-    ctx.body = { jobs: (await jobs.list(true)).filter((job) => maySee(ctx, job)).map(jobJson) };
-  });
-  router.get("/jobs/:id", async (ctx) => {
-    ctx.body = jobJson(await seenJob(ctx, jobs, jobOf(ctx)));
-  });
-  router.delete("/jobs/:id", async (ctx) => {
-    const { id } = await seenJob(ctx, jobs, jobOf(ctx));
+  routes.add("DELETE", "/jobs/:id", JOB, async (ctx, { id }) => {
     ctx.body = jobJson(await jobs.cancel(id));
   });
-  router.get("/jobs/:id/events", async (ctx) => {
-    const { id } = await seenJob(ctx, jobs, jobOf(ctx));
+  routes.add("GET", "/jobs/:id/events", withCaller(JOB), async (ctx, [{ id }, caller]) => {
+    shares.take(ctx, caller, "streams");
     ctx.set("Cache-Control", "no-cache");
     await streamJob(ctx, jobs, id, "text/event-stream", (line) => `data: ${line}\n\n`);
   });
-  router.get("/jobs/:id/tasks", async (ctx) => {
-    const { id, steps } = await seenJob(ctx, jobs, jobOf(ctx));
-    const own = steps.length === 0 ? (await jobs.tasks(id)).map(taskJson) : [];
-    for (const step of steps)
-      for (const task of await jobs.tasks(step.id))
-        own.push({ ...taskJson(task), id: `${step.id}/${task.id}` });
-    ctx.body = { tasks: own };
+  routes.add("GET", "/jobs/:id/tasks", JOB, async (ctx, job) => {
+    await listTasks(ctx, jobs, job);
   });
-  router.get("/jobs/:id/tasks/:task/attempts/:attempt/log", async (ctx) => {
-    const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
-    if (!isJobId(id) || parseTaskId(task) === undefined || !/^\d+-\d+$/.test(attempt))
+  const ATTEMPT = "/jobs/:id/tasks/:task/attempts/:attempt";
+  routes.add("GET", `${ATTEMPT}/log`, JOB, async (ctx, { id }) => {
+    const [task, attempt] = [parameter(ctx, "task"), parameter(ctx, "attempt")];
+    if (parseTaskId(task) === undefined || !/^\d+-\d+$/.test(attempt))
       throw new MrError("not_found", "there is no such attempt");
-    await seenJob(ctx, jobs, id);
     const name = attemptLogName(`${id}/${task}/${attempt}`);
     if ((await store.head(CONTAINER.logs, name)) === undefined)
       throw new MrError("not_found", `attempt ${attempt} of ${task} left no log`);
     ctx.type = "text/plain; charset=utf-8";
     ctx.body = Readable.from(store.read(CONTAINER.logs, name));
   });
-  router.get("/jobs/:id/tasks/:task/attempts/:attempt/assignment", async (ctx) => {
-    const { id = "", task = "", attempt = "" } = ctx.params as Record<string, string>;
-    await seenJob(ctx, jobs, jobOf(ctx));
-    ctx.body = assignmentJson(await jobs.assignment(`${id}/${task}/${attempt}`));
+  routes.add("GET", `${ATTEMPT}/assignment`, JOB, async (ctx, { id }) => {
+    const name = `${id}/${parameter(ctx, "task")}/${parameter(ctx, "attempt")}`;
+    ctx.body = assignmentJson(await jobs.assignment(name));
   });
-  router.get("/jobs/:id/output", async (ctx) => {
-    const job = await seenJob(ctx, jobs, jobOf(ctx));
+  routes.add("GET", "/jobs/:id/output", withCaller(JOB), async (ctx, [job, caller]) => {
+    shares.take(ctx, caller, "transfers");
     if (job.state !== "succeeded" || job.spec.phase === "map")
       throw new MrError(
         "conflict",
@@ -105,18 +98,54 @@ export function addJobRoutes(router: Router, { jobs, store }: JobRoutesOptions):
   });
 }
 
+/** Everybody has keys of his own: nobody meets another's job by them. */
+function keyIn(ctx: Context, { name }: Caller): string {
+  const given = ctx.get("Idempotency-Key");
+  if (given.length > 200) throw new HttpError(400, "an Idempotency-Key has at most 200 characters");
+  // Without a key of the client's, one of ours makes a repeat after a leader change safe.
+  const key = given === "" ? randomUUID() : given;
+  return name === "" ? key : `${name}/${key}`;
+}
+
+/** Of a job with steps, those of all of them, each by the step's name and its own. */
+async function listTasks(ctx: Context, jobs: JobApi, { id, steps }: JobView): Promise<void> {
+  const page = pageIn(ctx);
+  if (steps.length === 0) {
+    const { items, next } = await jobs.tasks(id, page);
+    ctx.body = { tasks: items.map(taskJson), ...nextPage(ctx, next) };
+    return;
+  }
+  const slash = page.after.indexOf("/");
+  const [step, task] = [page.after.slice(0, Math.max(0, slash)), page.after.slice(slash + 1)];
+  const from = Math.max(
+    0,
+    steps.findIndex((one) => one.id === step),
+  );
+  const tasks: (TaskView & { step: string })[] = [];
+  let next = "";
+  for (const one of steps.slice(from)) {
+    if (tasks.length === page.limit) {
+      next = `${tasks.at(-1)?.step}/${tasks.at(-1)?.id}`;
+      break;
+    }
+    const after = one.id === step ? task : "";
+    const part = await jobs.tasks(one.id, { limit: page.limit - tasks.length, after });
+    tasks.push(...part.items.map((each) => ({ ...each, step: one.id })));
+    if (part.next !== "") next = `${one.id}/${part.next}`;
+    if (next !== "") break;
+  }
+  ctx.body = {
+    tasks: tasks.map((each) => ({ ...taskJson(each), id: `${each.step}/${each.id}` })),
+    ...nextPage(ctx, next),
+  };
+}
+
 /** All parts, in order, decompressed where they are compressed. */
 async function* outputOf(store: ObjectStore, job: JobView): AsyncIterable<Uint8Array> {
   const { container, prefix } = locationOf(job.output);
   const parts = joinName(folderPrefix(prefix), "part-");
   for await (const { name, etag } of store.list(container, parts))
     yield* decompress(name, store.read(container, name, { etag }));
-}
-
-function jobOf(ctx: Context): string {
-  const { id = "" } = (ctx as { params?: Record<string, string> }).params ?? {};
-  if (!isJobId(id)) throw new MrError("not_found", `there is no job ${id.slice(0, 100)}`);
-  return id;
 }
 
 function prefersAsync(ctx: Context): boolean {

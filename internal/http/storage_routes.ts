@@ -1,41 +1,40 @@
 import { Readable } from "node:stream";
-import type Router from "@koa/router";
 import type { Context } from "koa";
 import { MrError } from "../model/errors.ts";
-import { blobNameFault, containerNameFault, prefixFault } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
-import { callerFor, mustUse } from "./authentication.ts";
+import { KNOWN, ofBlob, ofContainer, withCaller } from "./authorisation.ts";
 import { HttpError } from "./problem.ts";
+import type { Routes } from "./routes.ts";
+import type { Shares } from "./shares.ts";
 
 /** Data and scripts in and out, for clients that have no access to the storage itself. */
-export function addStorageRoutes(router: Router, store: ObjectStore): void {
-  router.get("/storage", async (ctx) => {
+export function addStorageRoutes(routes: Routes, store: ObjectStore, shares: Shares): void {
+  routes.add("GET", "/storage", KNOWN, async (ctx, caller) => {
     const containers = await store.containers();
-    ctx.body = { containers: containers.filter((name) => callerFor(ctx).mayUse(name)) };
+    ctx.body = { containers: containers.filter((name) => caller.knows(name)) };
   });
-  router.get("/storage/:container", async (ctx) => {
-    const container = containerOf(ctx);
-    const prefix = String(ctx.query.prefix ?? "");
-    const fault = prefixFault(prefix);
-    if (fault !== undefined) throw new MrError("invalid", `prefix: ${fault}`);
+  routes.add("GET", "/storage/:container", ofContainer("read"), async (ctx, place) => {
+    const { container, prefix } = place;
     if (!(await store.containerExists(container)))
       throw new MrError("not_found", `there is no container ${container}`);
     ctx.type = "application/json";
     ctx.body = Readable.from(listing(store, container, prefix));
   });
-  router.put("/storage/:container", async (ctx) => {
-    const container = containerOf(ctx);
+  routes.add("PUT", "/storage/:container", ofContainer("write"), async (ctx, { container }) => {
     await store.ensureContainer(container);
     ctx.body = { container };
   });
-  router.put("/storage/:container/{*name}", async (ctx) => {
-    const [container, name] = [containerOf(ctx), nameOf(ctx)];
+  const BLOB = "/storage/:container/{*name}";
+  routes.add("PUT", BLOB, withCaller(ofBlob("write")), async (ctx, [blob, caller]) => {
+    const { container, name } = blob;
+    shares.take(ctx, caller, "transfers");
     await store.ensureContainer(container);
     ctx.body = await store.put(container, name, wholeBody(ctx));
     ctx.status = 201;
   });
-  router.get("/storage/:container/{*name}", async (ctx) => {
-    const [container, name] = [containerOf(ctx), nameOf(ctx)];
+  routes.add("GET", BLOB, withCaller(ofBlob("read")), async (ctx, [blob, caller]) => {
+    const { container, name } = blob;
+    shares.take(ctx, caller, "transfers");
     const info = await store.head(container, name);
     if (info === undefined) throw new MrError("not_found", `there is no ${container}/${name}`);
     const wanted = ctx.get("If-Match");
@@ -57,29 +56,10 @@ export function addStorageRoutes(router: Router, store: ObjectStore): void {
     ctx.body = Readable.from(store.read(container, name, { start, length, etag: info.etag }));
     ctx.length = length;
   });
-  router.delete("/storage/:container/{*name}", async (ctx) => {
-    await store.delete(containerOf(ctx), nameOf(ctx));
+  routes.add("DELETE", BLOB, ofBlob("write"), async (ctx, { container, name }) => {
+    await store.delete(container, name);
     ctx.status = 204;
   });
-}
-
-function params(ctx: Context): Record<string, string> {
-  return (ctx as { params?: Record<string, string> }).params ?? {};
-}
-
-function containerOf(ctx: Context): string {
-  const { container = "" } = params(ctx);
-  const fault = containerNameFault(container);
-  if (fault !== undefined) throw new MrError("invalid", `container: ${fault}`);
-  mustUse(ctx, container);
-  return container;
-}
-
-function nameOf(ctx: Context): string {
-  const { name = "" } = params(ctx);
-  const fault = blobNameFault(name);
-  if (fault !== undefined) throw new MrError("invalid", `name: ${fault}`);
-  return name;
 }
 
 /** One range of bytes; any other form is as if there were none, as RFC 9110 allows. */

@@ -1,8 +1,19 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
-import { ANYONE, type Caller, callerOf, parseTokens, type TokenEntry } from "../model/access.ts";
+import {
+  ANYONE,
+  type Caller,
+  callerOf,
+  parseTokens,
+  sharedScripts,
+  type TokenEntry,
+} from "../model/access.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { Logger } from "../model/logger.ts";
+
+const SHARED =
+  "each of these may replace the scripts that the others run, and so read their data: " +
+  "give each a folder of dfs-scripts";
 
 /** Whose token it is; undefined: nobody's. */
 export type Authenticate = (token: string) => Caller | undefined;
@@ -29,6 +40,7 @@ export class TokenFile {
     try {
       this.version = this.look();
       this.entries = parseTokens(readFileSync(path, "utf8"));
+      this.warn();
     } catch (cause) {
       throw new MrError("invalid", `MR_TOKENS: ${path}: ${messageOf(cause)}`, { cause });
     }
@@ -44,6 +56,11 @@ export class TokenFile {
     return found && callerOf(found);
   };
 
+  private warn(): void {
+    const tokens = sharedScripts(this.entries);
+    if (tokens.length > 0) this.logger.warn({ tokens }, SHARED);
+  }
+
   private look(): string {
     const { ino, size, mtimeMs } = statSync(this.path);
     return `${ino} ${size} ${mtimeMs}`;
@@ -57,6 +74,7 @@ export class TokenFile {
       this.entries = parseTokens(readFileSync(this.path, "utf8"));
       this.version = version;
       this.logger.info({ file: this.path, tokens: this.entries.length }, "tokens read again");
+      this.warn();
     } catch (error) {
       const why = { file: this.path, error: messageOf(error) };
       if (version !== this.refused)

@@ -5,13 +5,23 @@ import { MrError, messageOf } from "../model/errors.ts";
 import { failurePoint } from "../model/failure_point.ts";
 import { type AttemptId, type JobId, jobId, parseAttemptId } from "../model/ids.ts";
 import type { JobView, TaskView, WorkerView } from "../model/job.ts";
-import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type {
+  Counts,
+  JobApi,
+  JobsQuery,
+  LeaderLocator,
+  Page,
+  PageQuery,
+  Viewer,
+  WorkersQuery,
+} from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { Logger } from "../model/logger.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { WorkerLink, WorkerListener, WorkerSessions } from "../model/session.ts";
 import type { Assignment } from "../model/task.ts";
 import { assignmentFrom, taskJobFrom } from "../scheduler/assignment.ts";
+import { tasksPage } from "../scheduler/job_lists.ts";
 import { Recovery } from "../scheduler/recover.ts";
 import type { SchedulerConfig } from "../scheduler/state.ts";
 import { checkAgainstStorage } from "./admission.ts";
@@ -136,6 +146,7 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
   async submit(
     spec: JobSpec,
     idempotencyKey: string,
+    owner: string,
   ): Promise<{ job: JobView; repeated: boolean }> {
     const term = await this.lead();
     if (spec.network && !this.options.networkAllowed)
@@ -147,7 +158,8 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
       ? {}
       : await checkAgainstStorage(this.options.store, spec);
     const id = jobId(Date.now(), randomName());
-    const answer = await term.ask({ kind: "submit", id, spec, idempotencyKey, scripts });
+    const asked = { kind: "submit" as const, id, spec, idempotencyKey, owner, scripts };
+    const answer = await term.ask(asked);
     if (answer.kind !== "submitted") throw new MrError("internal", "a mismatched answer");
     this.options.logger.info({ job: answer.job.id, repeated: answer.repeated }, "job accepted");
     return { job: answer.job, repeated: answer.repeated };
@@ -157,8 +169,12 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     return (await (await this.lead()).query({ kind: "job", id }, "job")).job;
   }
 
-  async list(active: boolean): Promise<JobView[]> {
-    return (await (await this.lead()).query({ kind: "jobs", active }, "jobs")).jobs;
+  async list(query: JobsQuery): Promise<Page<JobView>> {
+    return (await (await this.lead()).query({ kind: "jobs", ...query }, "jobs")).jobs;
+  }
+
+  async count(viewer: Viewer): Promise<Counts> {
+    return (await (await this.lead()).query({ kind: "counts", viewer }, "counts")).counts;
   }
 
   async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {
@@ -171,10 +187,10 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     return answer.job;
   }
 
-  async tasks(id: JobId): Promise<TaskView[]> {
+  async tasks(id: JobId, page: PageQuery): Promise<Page<TaskView>> {
     const term = await this.lead();
-    const { tasks, archived } = await term.query({ kind: "tasks", id }, "tasks");
-    return archived ? term.archive.readTasks(id) : tasks;
+    const { tasks, archived } = await term.query({ kind: "tasks", id, ...page }, "tasks");
+    return archived ? tasksPage(await term.archive.readTasks(id), page) : tasks;
   }
 
   async assignment(attempt: AttemptId): Promise<Assignment> {
@@ -191,8 +207,8 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     return assignmentFrom(taskJobFrom(record, plan, kind), plan, name, attempt);
   }
 
-  async workers(): Promise<WorkerView[]> {
-    return (await (await this.lead()).query({ kind: "workers" }, "workers")).workers;
+  async workers(query: WorkersQuery): Promise<Page<WorkerView>> {
+    return (await (await this.lead()).query({ kind: "workers", ...query }, "workers")).workers;
   }
 
   /** Hands over leadership, if it has it, and campaigns no more. */

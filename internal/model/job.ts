@@ -1,15 +1,21 @@
 import type { JobId } from "./ids.ts";
 import type { JobSpec } from "./job_request.ts";
 
-export type JobState =
-  | "queued"
-  | "planning"
-  | "map"
-  | "reduce"
-  | "committing"
-  | "succeeded"
-  | "failed"
-  | "cancelled";
+export const JOB_STATES = [
+  "queued",
+  "planning",
+  "map",
+  "reduce",
+  "committing",
+  "succeeded",
+  "failed",
+  "cancelled",
+] as const;
+export type JobState = (typeof JOB_STATES)[number];
+
+export function isJobState(text: string): text is JobState {
+  return JOB_STATES.some((state) => state === text);
+}
 
 export function isFinal(state: JobState): boolean {
   return state === "succeeded" || state === "failed" || state === "cancelled";
@@ -67,6 +73,8 @@ export interface JobView {
   counters: Record<string, number>;
   output: string;
   error: JobError | undefined;
+  /** Of a job that has not ended: its newest failure. */
+  lastError: JobError | undefined;
   attemptsFailed: number;
   attemptsLost: number;
   /** Input records that were set aside. */
@@ -75,9 +83,16 @@ export interface JobView {
   steps: StepView[];
 }
 
+export const TASK_STATES = [
+  "pending",
+  "running",
+  "done",
+  "stopped", // its job has ended without it
+] as const;
+
 export interface TaskView {
   id: string;
-  state: "pending" | "running" | "done";
+  state: (typeof TASK_STATES)[number];
   failures: number;
   lastError: string;
   attempts: {

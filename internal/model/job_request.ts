@@ -160,6 +160,12 @@ const stepsSchema = z
       .max(LIMIT.steps, `at most ${LIMIT.steps} steps`),
   })
   .transform((request, ctx): JobSpec => {
+    // Each step is checked with what it shares: what cannot be stored is not looked at so often.
+    const shared = JSON.stringify([request.env, request.conf, request.files]).length;
+    if (shared * request.steps.length > LIMIT.specBytes) {
+      refuse(ctx, TOO_LARGE);
+      return z.NEVER;
+    }
     const steps = request.steps.flatMap((given, index): StepSpec[] => {
       const parsed = stepSchema.safeParse(inherited(request, given), { reportInput: true });
       if (parsed.success) return [parsed.data];
@@ -212,23 +218,37 @@ export function parseJobRequest(value: unknown): JobSpec {
   const steps = typeof value === "object" && value !== null && Object.hasOwn(value, "steps");
   const parsed = (steps ? stepsSchema : singleSchema).safeParse(value, { reportInput: true });
   if (parsed.success) return withinBounds(parsed.data);
-  const violations = parsed.error.issues.flatMap(violationsOf);
+  const violations = violationsIn(parsed.error.issues);
   throw new MrError("invalid", "the request is not valid", { violations });
 }
 
 /** What its steps share counts for each of them: the whole must fit one stored record. */
 function withinBounds(spec: JobSpec): JobSpec {
   if (Buffer.byteLength(JSON.stringify(spec)) <= LIMIT.specBytes) return spec;
-  const message = `with what its steps share, the request has more than ${LIMIT.specBytes} bytes`;
   throw new MrError("invalid", "the request is not valid", {
-    violations: [{ field: "", message }],
+    violations: [{ field: "", message: TOO_LARGE }],
   });
+}
+
+const TOO_LARGE = `with what its steps share, the request has more than ${LIMIT.specBytes} bytes`;
+
+/** As many as anybody reads. */
+function violationsIn(issues: z.core.$ZodIssue[]): Violation[] {
+  const found: Violation[] = [];
+  for (const issue of issues) {
+    found.push(...violationsOf(issue));
+    if (found.length < LIMIT.violations) continue;
+    found.length = LIMIT.violations;
+    found.push({ field: "", message: "and more: only the first faults are told" });
+    break;
+  }
+  return found;
 }
 
 function violationsOf(issue: z.core.$ZodIssue): Violation[] {
   const field = issue.path.join(".");
   if (issue.code === "unrecognized_keys")
-    return issue.keys.map((key) => ({
+    return issue.keys.slice(0, LIMIT.violations).map((key) => ({
       field: field === "" ? key : `${field}.${key}`,
       message:
         field === "" && Object.hasOwn(stepFields, key)

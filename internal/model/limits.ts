@@ -10,6 +10,8 @@ export const LIMIT = {
   specBytes: 512 * 1024,
   /** Jobs that are not ended. */
   queuedJobs: 1_000,
+  /** Of these, one client's that has a token. */
+  queuedJobsPerOwner: 250,
   /** Input ranges in one map task: its grant must fit one message. */
   rangesPerTask: 20_000,
   /** Distinct names; what a task counts beyond them is dropped, so that the report stays small. */
@@ -20,5 +22,14 @@ export const LIMIT = {
   inputBlobs: 1_000_000,
   /** Entries of `data`. */
   inputs: 1_000,
+  /** Of all entries of `data` together, with their alternatives written out. */
+  patternChars: 1_000_000,
+  /** Faults of a request that are told; one that has more is no request. */
+  violations: 100,
   steps: 50,
+  /** Items of a list in one answer, and where nobody said how many. */
+  page: 1_000,
+  pageDefault: 100,
+  /** Of a text in a list, in characters: the whole is where the one item is. */
+  listedChars: 200,
 } as const;

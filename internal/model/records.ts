@@ -44,6 +44,8 @@ export const jobRecordSchema = z.strictObject({
   /** Order of submission within the cluster. */
   order: z.int(),
   idempotencyKey: z.string(),
+  /** Whose it is, where clients have names. */
+  owner: z.string().default(""),
   /** The version (ETag) of every script and file of the job, as it was accepted. */
   scripts: z.record(z.string(), z.string()),
   /** Of a step: the job it belongs to and its output, and which step it is, from 0. */

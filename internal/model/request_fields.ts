@@ -3,7 +3,7 @@ import { builtinFault, builtinReducer, isIdentity } from "./builtins.ts";
 import { programOf } from "./command.ts";
 import { currentName, optionFault, partitionerKind } from "./contract.ts";
 import { isJobId } from "./ids.ts";
-import { inputFault } from "./input_pattern.ts";
+import { inputSize } from "./input_pattern.ts";
 import { LIMIT } from "./limits.ts";
 import { blobNameFault, parseLocation } from "./names.ts";
 
@@ -31,12 +31,28 @@ const location = z.string().superRefine(
   }),
 );
 
-const input = z.string().superRefine(checked(inputFault));
 const inputs = z
-  .union([z.array(input).min(1, "name a container").max(LIMIT.inputs), input], {
+  .union([z.array(z.string()).min(1, "name a container"), z.string()], {
     error: "expected string, or a list of strings",
   })
+  .superRefine((data, ctx) => checkInputs(data, ctx))
   .transform((data) => (Array.isArray(data) ? data : [data]));
+
+function checkInputs(data: string | string[], ctx: Refinement): void {
+  if (Array.isArray(data) && data.length > LIMIT.inputs)
+    return refuse(ctx, `at most ${LIMIT.inputs} entries`);
+  let chars = 0;
+  for (const [index, text] of [data].flat().entries()) {
+    const size = inputSize(text);
+    if (typeof size === "number") chars += size;
+    else refuse(ctx, size, ...(Array.isArray(data) ? [String(index)] : []));
+  }
+  if (chars > LIMIT.patternChars)
+    refuse(
+      ctx,
+      `its alternatives written out, data has more than ${LIMIT.patternChars} characters`,
+    );
+}
 
 const commandText = (role: "mapper" | "reducer" | "combiner") =>
   z
@@ -76,13 +92,13 @@ const count = (max: number) => {
 
 function checkEnv(env: Record<string, string>, ctx: Refinement): void {
   let bytes = 0;
+  for (const [name, value] of Object.entries(env)) bytes += name.length + value.length;
+  if (bytes > LIMIT.envBytes) return refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
   for (const [name, value] of Object.entries(env)) {
-    bytes += name.length + value.length;
     if (!envName.test(name)) refuse(ctx, "not a name of an environment variable", name);
     else if (value.includes("\0")) refuse(ctx, "a value has no NUL", name);
     else if (!value.isWellFormed()) refuse(ctx, NOT_UNICODE, name);
   }
-  if (bytes > LIMIT.envBytes) refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
 }
 
 type Conf = Record<string, string | number | boolean>;
@@ -103,6 +119,7 @@ export const stepFields = {
   combiner: commandText("combiner").optional(),
   partitioner: z
     .string()
+    .max(200)
     .refine(
       (name) => partitionerKind(name) !== undefined,
       '"hash", "KeyFieldBasedPartitioner" or "range" is expected',

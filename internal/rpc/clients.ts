@@ -3,7 +3,15 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import type { Certificates } from "../model/certificates.ts";
 import { MrError } from "../model/errors.ts";
 import type { JobView, TaskView, WorkerView } from "../model/job.ts";
-import type { JobApi } from "../model/job_api.ts";
+import type {
+  Counts,
+  JobApi,
+  JobsQuery,
+  Page,
+  PageQuery,
+  Viewer,
+  WorkersQuery,
+} from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { Assignment } from "../model/task.ts";
 import {
@@ -15,6 +23,7 @@ import {
 import { fromConnectError } from "./errors.ts";
 import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { JobService } from "./gen/mapreduce/v1/job_pb.ts";
+import { countsFromMessage, jobsQueryToMessage, viewerToMessage } from "./list_conversions.ts";
 import { grantFromWire } from "./session_conversions.ts";
 import { dialing } from "./tls.ts";
 
@@ -58,9 +67,10 @@ export class RemoteJobApi implements JobApi {
   async submit(
     spec: JobSpec,
     idempotencyKey: string,
+    owner: string,
   ): Promise<{ job: JobView; repeated: boolean }> {
     return call(async () => {
-      const request = { spec: specToMessage(spec), idempotencyKey };
+      const request = { spec: specToMessage(spec), idempotencyKey, owner };
       // Submitting looks for the scripts and the data in storage: give it time.
       const { job, repeated } = await this.connection.jobs.submit(request, { timeoutMs: 60_000 });
       return { job: jobFromMessage(job), repeated };
@@ -74,17 +84,29 @@ export class RemoteJobApi implements JobApi {
     });
   }
 
-  async list(active: boolean): Promise<JobView[]> {
+  async list(query: JobsQuery): Promise<Page<JobView>> {
     return call(async () => {
-      const { jobs } = await this.connection.jobs.list({ active }, { timeoutMs: CALL_MS });
-      return jobs.map(jobFromMessage);
+      const request = jobsQueryToMessage(query);
+      const { jobs, next } = await this.connection.jobs.list(request, { timeoutMs: CALL_MS });
+      return { items: jobs.map((job) => jobFromMessage(job)), next };
+    });
+  }
+
+  async count(viewer: Viewer): Promise<Counts> {
+    return call(async () => {
+      const request = viewerToMessage(viewer);
+      return countsFromMessage(await this.connection.jobs.count(request, { timeoutMs: CALL_MS }));
     });
   }
 
   async *watch(id: string, signal: AbortSignal): AsyncIterable<JobView> {
     try {
-      for await (const { job } of this.connection.jobs.watch({ id }, { signal }))
-        yield jobFromMessage(job);
+      let spec: JobSpec | undefined;
+      for await (const { job } of this.connection.jobs.watch({ id }, { signal })) {
+        const view = jobFromMessage(job, spec);
+        spec = view.spec;
+        yield view;
+      }
     } catch (error) {
       throw fromConnectError(error, signal);
     }
@@ -97,10 +119,13 @@ export class RemoteJobApi implements JobApi {
     });
   }
 
-  async tasks(id: string): Promise<TaskView[]> {
+  async tasks(id: string, page: PageQuery): Promise<Page<TaskView>> {
     return call(async () => {
-      const { tasks } = await this.connection.jobs.listTasks({ id }, { timeoutMs: CALL_MS });
-      return tasks.map(taskFromMessage);
+      const request = { id, ...page };
+      const { tasks, next } = await this.connection.jobs.listTasks(request, {
+        timeoutMs: CALL_MS,
+      });
+      return { items: tasks.map(taskFromMessage), next };
     });
   }
 
@@ -115,10 +140,13 @@ export class RemoteJobApi implements JobApi {
     });
   }
 
-  async workers(): Promise<WorkerView[]> {
+  async workers({ viewer, limit, after }: WorkersQuery): Promise<Page<WorkerView>> {
     return call(async () => {
-      const { workers } = await this.connection.cluster.listWorkers({}, { timeoutMs: CALL_MS });
-      return workers.map(workerFromMessage);
+      const request = { ...viewerToMessage(viewer), limit, after };
+      const { workers, next } = await this.connection.cluster.listWorkers(request, {
+        timeoutMs: CALL_MS,
+      });
+      return { items: workers.map(workerFromMessage), next };
     });
   }
 }

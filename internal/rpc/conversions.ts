@@ -6,6 +6,7 @@ import {
   type JobState,
   type JobView,
   type PhaseProgress,
+  TASK_STATES,
   type TaskView,
   type WorkerView,
 } from "../model/job.ts";
@@ -152,8 +153,12 @@ function stepToMessage(step: StepSpec) {
   };
 }
 
-function stateToMessage(state: JobState): State {
+export function stateToMessage(state: JobState): State {
   return STATES.find(([, name]) => name === state)?.[0] ?? State.UNSPECIFIED;
+}
+
+export function stateFromMessage(state: State): JobState | undefined {
+  return STATES.find(([code]) => code === state)?.[1];
 }
 
 function errorFromMessage(error: ErrorMessage): JobError {
@@ -161,13 +166,14 @@ function errorFromMessage(error: ErrorMessage): JobError {
   return { class: why, message, task, attempt, logTail };
 }
 
-export function jobToMessage(job: JobView): JobMessage {
+/** @param withSpec whether its specification goes with it, which may be long. */
+export function jobToMessage(job: JobView, withSpec = true): JobMessage {
   const counters: Record<string, bigint> = {};
   for (const [name, value] of Object.entries(job.counters)) counters[name] = big(value);
   return create(JobSchema, {
     id: job.id,
     state: stateToMessage(job.state),
-    spec: specToMessage(job.spec),
+    ...(withSpec && { spec: specToMessage(job.spec) }),
     map: phaseToMessage(job.map),
     shuffle: phaseToMessage(job.shuffle),
     reduce: phaseToMessage(job.reduce),
@@ -177,6 +183,7 @@ export function jobToMessage(job: JobView): JobMessage {
     counters,
     output: job.output,
     ...(job.error === undefined ? {} : { error: job.error }),
+    ...(job.lastError === undefined ? {} : { lastError: job.lastError }),
     attemptsFailed: job.attemptsFailed,
     attemptsLost: job.attemptsLost,
     badRecords: big(job.badRecords),
@@ -191,17 +198,18 @@ export function jobToMessage(job: JobView): JobMessage {
   });
 }
 
-export function jobFromMessage(message: JobMessage | undefined): JobView {
-  const state = STATES.find(([code]) => code === message?.state)?.[1];
+/** @param spec of the job, where the message comes without. */
+export function jobFromMessage(message: JobMessage | undefined, spec?: JobSpec): JobView {
+  const state = message && stateFromMessage(message.state);
   if (message === undefined || state === undefined)
     throw new MrError("internal", "the leader's answer has no job, or one in an unknown state");
   const counters: Record<string, number> = {};
   for (const [name, value] of Object.entries(message.counters)) counters[name] = Number(value);
-  const { error } = message;
+  const { error, lastError } = message;
   return {
     id: message.id,
     state,
-    spec: storedSpec(message.spec),
+    spec: (message.spec === undefined ? spec : undefined) ?? storedSpec(message.spec),
     map: phaseFromMessage(message.map),
     shuffle: phaseFromMessage(message.shuffle),
     reduce: phaseFromMessage(message.reduce),
@@ -211,13 +219,14 @@ export function jobFromMessage(message: JobMessage | undefined): JobView {
     counters,
     output: message.output,
     error: error && errorFromMessage(error),
+    lastError: lastError && errorFromMessage(lastError),
     attemptsFailed: message.attemptsFailed,
     attemptsLost: message.attemptsLost,
     badRecords: Number(message.badRecords),
     steps: message.steps.map((step) => ({
       id: step.id,
       step: step.step,
-      state: STATES.find(([code]) => code === step.state)?.[1] ?? "queued",
+      state: stateFromMessage(step.state) ?? "queued",
       map: phaseFromMessage(step.map),
       reduce: phaseFromMessage(step.reduce),
       error: step.error && errorFromMessage(step.error),
@@ -264,7 +273,7 @@ export function taskFromMessage(task: Task): TaskView {
     id,
     failures,
     lastError,
-    state: task.state === "done" || task.state === "running" ? task.state : "pending",
+    state: TASK_STATES.find((state) => state === task.state) ?? "pending",
     attempts: task.attempts.map((attempt) => ({
       id: attempt.id,
       worker: attempt.worker,

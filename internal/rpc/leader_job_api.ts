@@ -3,7 +3,16 @@ import type { Certificates } from "../model/certificates.ts";
 import type { LeaderRecord } from "../model/coordinator.ts";
 import { MrError } from "../model/errors.ts";
 import { isFinal, type JobView, type TaskView, type WorkerView } from "../model/job.ts";
-import type { JobApi, LeaderLocator } from "../model/job_api.ts";
+import type {
+  Counts,
+  JobApi,
+  JobsQuery,
+  LeaderLocator,
+  Page,
+  PageQuery,
+  Viewer,
+  WorkersQuery,
+} from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { Assignment } from "../model/task.ts";
 import { MasterConnection, RemoteJobApi } from "./clients.ts";
@@ -30,34 +39,42 @@ export class LeaderJobApi implements JobApi {
     });
   }
 
-  submit(spec: JobSpec, idempotencyKey: string): Promise<{ job: JobView; repeated: boolean }> {
+  submit(
+    spec: JobSpec,
+    idempotencyKey: string,
+    owner: string,
+  ): Promise<{ job: JobView; repeated: boolean }> {
     if (idempotencyKey === "")
       throw new MrError("internal", "a submission that may be repeated needs a key");
-    return this.retried((api) => api.submit(spec, idempotencyKey));
+    return this.retried((api) => api.submit(spec, idempotencyKey, owner));
   }
 
   get(id: string): Promise<JobView> {
     return this.retried((api) => api.get(id));
   }
 
-  list(active: boolean): Promise<JobView[]> {
-    return this.retried((api) => api.list(active));
+  list(query: JobsQuery): Promise<Page<JobView>> {
+    return this.retried((api) => api.list(query));
+  }
+
+  count(viewer: Viewer): Promise<Counts> {
+    return this.retried((api) => api.count(viewer));
   }
 
   cancel(id: string): Promise<JobView> {
     return this.retried((api) => api.cancel(id));
   }
 
-  tasks(id: string): Promise<TaskView[]> {
-    return this.retried((api) => api.tasks(id));
+  tasks(id: string, page: PageQuery): Promise<Page<TaskView>> {
+    return this.retried((api) => api.tasks(id, page));
   }
 
   assignment(attempt: string): Promise<Assignment> {
     return this.retried((api) => api.assignment(attempt));
   }
 
-  workers(): Promise<WorkerView[]> {
-    return this.retried((api) => api.workers());
+  workers(query: WorkersQuery): Promise<Page<WorkerView>> {
+    return this.retried((api) => api.workers(query));
   }
 
   async *watch(id: string, signal: AbortSignal): AsyncIterable<JobView> {

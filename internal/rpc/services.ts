@@ -20,6 +20,13 @@ import {
   type SessionResponse,
   WorkerService,
 } from "./gen/mapreduce/v1/worker_pb.ts";
+import {
+  checkSubmission,
+  countsToMessage,
+  jobsQueryFromMessage,
+  pageFromMessage,
+  viewerFromMessage,
+} from "./list_conversions.ts";
 import { reflectionService } from "./reflection.ts";
 import { grantToWire, masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
 
@@ -52,20 +59,34 @@ export function masterRoutes(ports: MasterPorts): (router: ConnectRouter) => voi
 
 function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
   return {
-    submit: guarded(async ({ spec, idempotencyKey }) => {
-      const { job, repeated } = await jobs.submit(specFromMessage(spec), idempotencyKey);
+    submit: guarded(async ({ spec, idempotencyKey, owner }) => {
+      checkSubmission(idempotencyKey, owner);
+      const { job, repeated } = await jobs.submit(specFromMessage(spec), idempotencyKey, owner);
       return { job: jobToMessage(job), repeated };
     }),
     get: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.get(id)) })),
-    list: guarded(async ({ active }) => ({ jobs: (await jobs.list(active)).map(jobToMessage) })),
+    list: guarded(async (request) => {
+      const { items, next } = await jobs.list(jobsQueryFromMessage(request));
+      return { jobs: items.map((job) => jobToMessage(job)), next };
+    }),
+    count: guarded(async ({ viewer }) =>
+      countsToMessage(await jobs.count(viewerFromMessage(viewer))),
+    ),
     cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(id)) })),
-    listTasks: guarded(async ({ id }) => ({ tasks: (await jobs.tasks(id)).map(taskToMessage) })),
+    listTasks: guarded(async (request) => {
+      const { items, next } = await jobs.tasks(request.id, pageFromMessage(request));
+      return { tasks: items.map(taskToMessage), next };
+    }),
     getAssignment: guarded(async ({ attempt }) => ({
       grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt)) as never),
     })),
     async *watch({ id }, context) {
       try {
-        for await (const job of jobs.watch(id, context.signal)) yield { job: jobToMessage(job) };
+        let isFirst = true;
+        for await (const job of jobs.watch(id, context.signal)) {
+          yield { job: jobToMessage(job, isFirst) };
+          isFirst = false;
+        }
       } catch (error) {
         throw toConnectError(error);
       }
@@ -81,9 +102,12 @@ function clusterService(ports: MasterPorts): ServiceImpl<typeof ClusterService> 
       const { id, address, epoch, pid } = leader;
       return { id, address, epoch: BigInt(epoch), pid };
     }),
-    listWorkers: guarded(async () => ({
-      workers: (await ports.jobs.workers()).map(workerToMessage),
-    })),
+    listWorkers: guarded(async (request) => {
+      const viewer = viewerFromMessage(request.viewer);
+      const query = { viewer, ...pageFromMessage(request) };
+      const { items, next } = await ports.jobs.workers(query);
+      return { workers: items.map(workerToMessage), next };
+    }),
   };
 }
 

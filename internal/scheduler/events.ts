@@ -2,6 +2,7 @@ import type { RecordWrite } from "../model/coordinator.ts";
 import type { MrError } from "../model/errors.ts";
 import type { AttemptId, JobId, WorkerId } from "../model/ids.ts";
 import type { FailureClass, JobView, TaskView, WorkerView } from "../model/job.ts";
+import type { Counts, JobsQuery, Page, PageQuery, Viewer, WorkersQuery } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
 import type { DoneRecord, JobRecord } from "../model/records.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
@@ -15,6 +16,7 @@ export type Event = { atMs: number; wallMs: number } & (
       id: JobId;
       spec: JobSpec;
       idempotencyKey: string;
+      owner: string;
       scripts: Record<string, string>;
     }
   | { kind: "cancel"; reply: ReplyTo; id: JobId }
@@ -38,20 +40,22 @@ export type ReplyTo = number;
 
 export type Query =
   | { kind: "job"; id: JobId }
-  | { kind: "jobs"; active: boolean }
-  | { kind: "tasks"; id: JobId }
+  | ({ kind: "jobs" } & JobsQuery)
+  | { kind: "counts"; viewer: Viewer }
+  | ({ kind: "tasks"; id: JobId } & PageQuery)
   | { kind: "plan"; id: JobId }
-  | { kind: "workers" };
+  | ({ kind: "workers" } & WorkersQuery);
 
 export type Answer =
   | { kind: "error"; error: MrError }
   | { kind: "submitted"; job: JobView; repeated: boolean }
   | { kind: "job"; job: JobView }
-  | { kind: "jobs"; jobs: JobView[] }
-  | { kind: "tasks"; tasks: TaskView[]; archived: boolean }
+  | { kind: "jobs"; jobs: Page<JobView> }
+  | { kind: "counts"; counts: Counts }
+  | { kind: "tasks"; tasks: Page<TaskView>; archived: boolean }
   /** @property plan undefined: it was archived. */
   | { kind: "plan"; record: JobRecord; plan: TaskPlan | undefined }
-  | { kind: "workers"; workers: WorkerView[] };
+  | { kind: "workers"; workers: Page<WorkerView> };
 
 /** A plan made from input, or (reduce phase) from the finished tasks of another job. */
 export type Plan = { kind: "splits"; splits: Split[] } | { kind: "done"; done: DoneRecord[] };

@@ -34,6 +34,11 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     return void refuse(
       new MrError("too_many", `${open.length} jobs are waiting or running; try later`),
     );
+  const own = open.filter((job) => job.record.owner === event.owner).length;
+  if (event.owner !== "" && own >= state.config.jobsPerOwnerMax)
+    return void refuse(
+      new MrError("too_many", `${own} jobs of ${event.owner} are waiting or running; try later`),
+    );
   const spec = event.spec.phase === "reduce" ? resolveFrom(state, event.spec) : event.spec;
   if (spec instanceof MrError) return void refuse(spec);
   const resumes = spec.steps.length > 0 && spec.from !== "";
@@ -45,6 +50,7 @@ export function submitJob(state: State, event: Of<"submit">, out: Command[]): vo
     submittedAtMs: event.wallMs,
     order: state.order + 1,
     idempotencyKey: event.idempotencyKey,
+    owner: event.owner,
     scripts: event.scripts,
     ...(resume && { resume }),
   };

@@ -46,6 +46,7 @@ function beginStep(state: State, pipeline: Job, step: number, out: Command[]): v
     submittedAtMs: record.submittedAtMs,
     order: record.order,
     idempotencyKey: "",
+    owner: record.owner,
     scripts: record.scripts,
     pipeline: { id: record.id, step, output: outputOf(record) },
   };

@@ -1,9 +1,9 @@
 import { MrError } from "../model/errors.ts";
-import type { JobView } from "../model/job.ts";
 import { planOf } from "./assignment.ts";
 import type { Answer, Command, Event, Query } from "./events.ts";
+import { countAll, jobsPage, tasksPage, workersPage } from "./job_lists.ts";
 import type { State } from "./state.ts";
-import { viewJob, viewTasks, viewWorker } from "./views.ts";
+import { viewJob, viewTasks } from "./views.ts";
 
 /**
  * Answers go through the same ordered commands as everything else: a client never
@@ -17,26 +17,14 @@ export function answerQuery(
   out.push({ kind: "reply", to: event.reply, answer: answer(state, event.query, event.atMs) });
 }
 
-/** In a list of many: without what can be long. */
-function brief(job: JobView): JobView {
-  const spec = { ...job.spec, env: {}, conf: {}, files: [], steps: job.spec.steps.slice(0, 1) };
-  const error = job.error && { ...job.error, logTail: "" };
-  return { ...job, spec, error, counters: {} };
-}
-
 function answer(state: State, query: Query, atMs: number): Answer {
   switch (query.kind) {
-    case "jobs": {
-      const jobs = [...state.jobs.values()]
-        .filter((job) => job.record.pipeline === undefined)
-        .filter((job) => !query.active || job.stage.kind !== "ended")
-        .toSorted((a, b) => b.record.order - a.record.order);
-      return { kind: "jobs", jobs: jobs.map((job) => brief(viewJob(state, job))) };
-    }
-    case "workers": {
-      const workers = [...state.workers.values()].map((worker) => viewWorker(worker, atMs));
-      return { kind: "workers", workers };
-    }
+    case "jobs":
+      return { kind: "jobs", jobs: jobsPage(state, query) };
+    case "counts":
+      return { kind: "counts", counts: countAll(state, query.viewer, atMs) };
+    case "workers":
+      return { kind: "workers", workers: workersPage(state, query, atMs) };
     case "job":
     case "plan":
     case "tasks": {
@@ -52,7 +40,7 @@ function answer(state: State, query: Query, atMs: number): Answer {
         job.stage.kind === "ended" &&
         job.stage.cleanup !== "draining" &&
         job.map.tasks.length === 0;
-      return { kind: "tasks", tasks: viewTasks(state, job), archived };
+      return { kind: "tasks", tasks: tasksPage(viewTasks(state, job), query), archived };
     }
   }
 }

@@ -18,6 +18,8 @@ export interface SchedulerConfig {
   /** Jobs that plan or run at a time; the rest wait as `queued`. */
   activeJobsMax: number;
   queuedJobsMax: number;
+  /** Of these, what one client with a name may have. */
+  jobsPerOwnerMax: number;
   /** A task that runs longer than this, and than the factor times the median of its phase, is backed up. */
   backupMinMs: number;
   backupFactor: number;
@@ -42,6 +44,7 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   infraFailuresMax: 25,
   activeJobsMax: 64,
   queuedJobsMax: LIMIT.queuedJobs,
+  jobsPerOwnerMax: LIMIT.queuedJobsPerOwner,
   backupMinMs: 1_000,
   backupFactor: 1.5,
   keepFailedMs: 24 * 3_600_000,
@@ -149,6 +152,10 @@ export interface Job {
   early: Map<number, EarlyReduce>;
   /** Reduce attempts granted up to this one rest on a map output that is no more. */
   stale: StaleRecord | undefined;
+  /** The newest failure of an attempt. */
+  lastError: JobError | undefined;
+  /** Who may see it, by what they were given (job_lists.ts); undefined: nobody has asked. */
+  seenBy: Map<string, boolean> | undefined;
 }
 
 export interface EarlyReduce {
@@ -284,6 +291,8 @@ export function newJob(record: JobRecord): Job {
     mapsDone: [],
     early: new Map(),
     stale: undefined,
+    lastError: undefined,
+    seenBy: undefined,
   };
 }
 

@@ -41,11 +41,13 @@ export function viewJob(state: State, job: Job): JobView {
   const common = { id: record.id, spec: record.spec, submittedAtMs: record.submittedAtMs, steps };
   if (stage.kind === "ended") {
     const { record: _record, ...report } = stage.report;
-    return { ...common, ...report, error: report.error };
+    return { ...common, ...report, error: report.error, lastError: undefined };
   }
   const current = steps.at(-1);
   return {
     ...common,
+    lastError: withSteps(state, job).findLast(({ lastError }) => lastError !== undefined)
+      ?.lastError,
     ...figuresOf(state, job),
     // Between two steps none is running; the next one begins at once.
     state:
@@ -176,6 +178,7 @@ export function reportOf(
 }
 
 export function viewTasks(state: State, job: Job): TaskView[] {
+  const isEnded = job.stage.kind === "ended";
   return [...job.map.tasks, ...job.reduce.tasks].map((task) => {
     const attempts = [...task.attempts].flatMap((id) => {
       const attempt = state.attempts.get(id);
@@ -202,16 +205,21 @@ export function viewTasks(state: State, job: Job): TaskView[] {
     }
     return {
       id: taskId(task.kind, task.index),
-      state: task.state.kind,
+      state: isEnded && task.state.kind !== "done" ? "stopped" : task.state.kind,
       failures: task.userFailures + task.infraFailures,
-      lastError: task.lastError,
+      lastError: task.lastError.slice(0, LIMIT.listedChars),
       attempts,
     };
   });
 }
 
+export function workerState(worker: Worker, atMs: number): WorkerView["state"] {
+  if (worker.session === undefined) return "away";
+  return atMs < worker.probationUntilMs ? "probation" : "connected";
+}
+
 export function viewWorker(worker: Worker, atMs: number): WorkerView {
-  const away = worker.session === undefined;
+  const state = workerState(worker, atMs);
   const { slots, reducesPerSlot } = worker.info;
   let shares = slots * reducesPerSlot;
   for (const attempt of worker.attempts)
@@ -219,8 +227,8 @@ export function viewWorker(worker: Worker, atMs: number): WorkerView {
   return {
     ...worker.info,
     // Some attempts may wait there for a slot.
-    free: away ? 0 : Math.max(0, Math.floor(shares / reducesPerSlot)),
+    free: state === "away" ? 0 : Math.max(0, Math.floor(shares / reducesPerSlot)),
     attempts: [...worker.attempts],
-    state: away ? "away" : atMs < worker.probationUntilMs ? "probation" : "connected",
+    state,
   };
 }

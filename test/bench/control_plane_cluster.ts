@@ -111,9 +111,12 @@ export async function submitJobs(address: string, tasks: number, perJob: number)
   const api = new RemoteJobApi(connection);
   for (let left = tasks; left > 0; left -= perJob) {
     const request = { mapper: "cat", reducer: "cat", data: "input", r_num: 1 };
-    await api.submit(parseJobRequest({ ...request, m_num: Math.min(left, perJob) }), "");
+    await api.submit(parseJobRequest({ ...request, m_num: Math.min(left, perJob) }), "", "");
   }
-  const planned = async () => (await api.list(true)).every(({ state }) => state === "map");
+  const planned = async () => {
+    const { queued = 0, planning = 0 } = (await api.count(undefined)).jobs;
+    return queued + planning === 0;
+  };
   await until("all plans", planned, 300_000);
   connection.close();
 }

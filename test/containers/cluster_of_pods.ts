@@ -97,7 +97,9 @@ export class ClusterOfPods implements AsyncDisposable {
     const answer = await fetch(`http://127.0.0.1:${this.ports.proxy}/readyz`).catch(
       () => undefined,
     );
-    return answer?.ok === true;
+    if (answer?.ok !== true) return false;
+    const { workers } = (await answer.json()) as { workers: number | null };
+    return workers !== null;
   }
 
   /** As `kubectl scale deploy worker`. */

@@ -14,11 +14,14 @@ const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, "..", "..");
 const MR = join(ROOT, "cmd", "mr", "main.ts");
 
-/** Who may what: alice her own data, bob his, a reader only results, the operator all. */
+/**
+ * Who may what: alice her own data and folders, bob his and to read what alice shares, a reader only
+ * results, the operator all.
+ */
 const TOKENS = {
   alice: ["alice-secret", "alice-*,dfs-scripts,dfs-dest"],
-  bob: ["bob-secret", "bob-data,bob-results"],
-  reader: ["reader-secret", "dfs-dest"],
+  bob: ["bob-secret", "bob-data,bob-results,r:alice-shared,w:drop-box/bob,dfs-scripts/bob"],
+  reader: ["reader-secret", "r:dfs-dest"],
   operator: ["operator-secret", "*"],
 } as const;
 type Name = keyof typeof TOKENS;
@@ -105,29 +108,46 @@ describe("a proxy with tokens", () => {
   });
 
   it("lets each use his own containers only", async () => {
-    const may: Record<string, readonly Name[]> = {
-      "alice-data": ["alice", "operator"],
-      "alice-other": ["alice", "operator"],
-      "bob-data": ["bob", "operator"],
-      "dfs-dest": ["alice", "reader", "operator"],
-      "dfs-scripts": ["alice", "operator"],
-      "dfs-intermediate": ["operator"],
-      "dfs-logs": ["operator"],
-    };
-    for (const [container, allowed] of Object.entries(may))
+    // Of each folder, who may read there and who may write; "": all of the container.
+    const may: [place: string, read: readonly Name[], write: readonly Name[]][] = [
+      ["alice-data/", ["alice", "operator"], ["alice", "operator"]],
+      ["alice-other/", ["alice", "operator"], ["alice", "operator"]],
+      ["alice-shared/", ["alice", "bob", "operator"], ["alice", "operator"]],
+      ["bob-data/", ["bob", "operator"], ["bob", "operator"]],
+      ["drop-box/bob/", ["operator"], ["bob", "operator"]],
+      ["drop-box/bobby/", ["operator"], ["operator"]],
+      ["dfs-dest/", ["alice", "reader", "operator"], ["alice", "operator"]],
+      ["dfs-scripts/", ["alice", "operator"], ["alice", "operator"]],
+      ["dfs-scripts/bob/", ["alice", "bob", "operator"], ["alice", "bob", "operator"]],
+      ["dfs-intermediate/", ["operator"], ["operator"]],
+      ["dfs-logs/", ["operator"], ["operator"]],
+    ];
+    for (const [place, readers, writers] of may)
       for (const name of NAMES) {
-        const ok = allowed.includes(name);
-        const path = `/storage/${container}/by-${name}`;
-        const seen = [
-          await status(as(name), "PUT", path, "x"),
-          await status(as(name), "GET", path),
-          await status(as(name), "GET", `/storage/${container}`),
-          await status(as(name), "DELETE", path),
-        ];
-        assert.deepEqual(seen, ok ? [201, 200, 200, 204] : [403, 403, 403, 403], `${name} ${path}`);
+        const [container = "", prefix = ""] = place.split(/\/(.*)/s);
+        const path = `/storage/${place}by-${name}`;
+        const [reads, writes] = [readers.includes(name), writers.includes(name)];
+        await putText(clients.operator, container, `${prefix}by-${name}`, "x");
+        const list = `/storage/${container}?prefix=${encodeURIComponent(prefix)}`;
+        const seen = {
+          put: await status(as(name), "PUT", path, "x"),
+          get: await status(as(name), "GET", path),
+          list: await status(as(name), "GET", list),
+          // What is not there is answered as what is.
+          absent: await status(as(name), "GET", `${path}-not-there`),
+          delete: await status(as(name), "DELETE", path),
+        };
+        const expected = {
+          put: writes ? 201 : 403,
+          get: reads ? 200 : 403,
+          list: reads ? 200 : 403,
+          absent: reads ? 404 : 403,
+          delete: writes ? 204 : 403,
+        };
+        assert.deepEqual(seen, expected, `${name} ${path}`);
       }
     const listed = await clients.bob.json<{ containers: string[] }>("/storage");
-    assert.deepEqual(listed.containers, ["bob-data"]);
+    assert.deepEqual(listed.containers, ["alice-shared", "bob-data", "dfs-scripts", "drop-box"]);
   });
 
   it("takes a job only from who may use all it reads, writes and runs", async () => {
@@ -146,6 +166,16 @@ describe("a proxy with tokens", () => {
         { data: "bob-data", output: "bob-results/4", steps: [{ ...cat, mapper: "m.py" }] },
         ["operator"],
       ],
+      [
+        { ...cat, mapper: "bob/m.py", data: "bob-data", output: "bob-results/5" },
+        ["bob", "operator"],
+      ],
+      [{ ...cat, mapper: "bobs.py", data: "bob-data", output: "bob-results/6" }, ["operator"]],
+      [{ ...cat, data: "alice-shared", output: "bob-results/7" }, ["bob", "operator"]],
+      [{ ...cat, data: "bob-data", output: "alice-shared/8" }, ["operator"]],
+      [{ ...cat, data: "bob-data", output: "drop-box/bob/9" }, ["bob", "operator"]],
+      [{ ...cat, data: "bob-data", output: "drop-box/bobby" }, ["operator"]],
+      [{ ...cat, data: "drop-box/bob/", output: "bob-results/10" }, ["operator"]],
       [{ ...cat, data: "dfs-intermediate" }, ["operator"]],
     ];
     for (const [request, allowed] of requests)
@@ -167,7 +197,7 @@ describe("a proxy with tokens", () => {
     for (const name of NAMES) {
       const ok = name === "alice" || name === "operator";
       for (const path of paths)
-        assert.equal(await status(as(name), "GET", path), ok ? 200 : 403, `${name} ${path}`);
+        assert.equal(await status(as(name), "GET", path), ok ? 200 : 404, `${name} ${path}`);
       const { jobs } = await clients[name].json<{ jobs: JobJson[] }>("/jobs");
       assert.equal(
         jobs.some(({ id }) => id === job.id),
@@ -176,19 +206,56 @@ describe("a proxy with tokens", () => {
     }
     const log = `/jobs/${job.id}/tasks/m-00000/attempts/1-1/log`;
     const replay = `/jobs/${job.id}/tasks/m-00000/attempts/1-1/assignment`;
-    for (const path of [log, replay]) assert.equal(await status(as("bob"), "GET", path), 403);
-    assert.equal(await status(as("bob"), "DELETE", `/jobs/${job.id}`), 403);
+    for (const path of [log, replay]) assert.equal(await status(as("bob"), "GET", path), 404);
+    assert.equal(await status(as("bob"), "DELETE", `/jobs/${job.id}`), 404);
     const { state } = await clients.alice.json<JobJson>(`/jobs/${job.id}`);
     assert.equal(state, "succeeded");
+    const told = async (id: string) => {
+      const answer = await fetch(`${cluster.url}/jobs/${id}`, {
+        headers: { authorization: as("bob") },
+      });
+      return (await answer.text()).replaceAll(id, "ID");
+    };
+    assert.equal(await told(job.id), await told("20260101-000000-abcdef"));
+  });
+
+  it("shows nothing of another's jobs where it shows what there is", async () => {
+    const request = { mapper: "/bin/sleep 60", data: "alice-data", r_num: 0 };
+    const { id } = await clients.alice.json<JobJson>("/request", {
+      method: "POST",
+      headers: { prefer: "respond-async" },
+      body: JSON.stringify(request),
+    });
+    type Workers = { workers: { host: string; attempts: string[] }[] };
+    const busy = async (name: Name) => {
+      const { workers } = await clients[name].json<Workers>("/workers");
+      return workers.flatMap(({ attempts }) => attempts).some((each) => each.startsWith(id));
+    };
+    await until("alice's task", () => busy("alice"));
+    const queue = async (name: Name) =>
+      clients[name].json<{ tasks: number; jobs: number }>("/queue");
+    assert.equal(await busy("operator"), true);
+    assert.equal(await busy("bob"), false);
+    const { workers } = await clients.bob.json<Workers>("/workers");
+    assert.deepEqual(
+      workers.map(({ host }) => host),
+      [""],
+    );
+    assert.deepEqual((await clients.bob.json<{ jobs: JobJson[] }>("/tasks")).jobs, []);
+    assert.equal((await queue("alice")).jobs, 1);
+    assert.deepEqual(await queue("bob"), { tasks: 0, running: 0, jobs: 0 });
+    for (const name of NAMES)
+      assert.equal(await status(as(name), "GET", "/metrics"), name === "operator" ? 200 : 403);
+    await clients.alice.json(`/jobs/${id}`, { method: "DELETE" });
   });
 
   it("does not let one go on from a map phase that he may not see", async () => {
-    const phase = { mapper: "cat", data: "alice-data", r_num: 1 };
+    const phase = { mapper: "/bin/cat", data: "alice-data", r_num: 1 };
     const made = await runJob(clients.alice, { ...phase, phase: "map" });
     assert.equal(made.state, "succeeded");
-    const reduce = { ...phase, phase: "reduce", reducer: "cat", data: "bob-data", from: made.id };
+    const reduce = { ...phase, phase: "reduce", reducer: "identity", data: "bob-data", from: made.id };
     const body = JSON.stringify({ ...reduce, output: "bob-results/from" });
-    assert.equal(await status(as("bob"), "POST", "/request", body), 403);
+    assert.equal(await status(as("bob"), "POST", "/request", body), 404);
   });
 
   it("keeps one's idempotency keys from meeting another's jobs", async () => {
@@ -215,9 +282,8 @@ describe("a proxy with tokens", () => {
 
   it("reads its tokens again when they change, and keeps them when the change is a slip", async () => {
     const kept = await readFile(file, "utf8");
-    const { stdout } = await run(process.execPath, [
-      ...[MR, "token", "carol", "--containers", "carol-*,dfs-dest", "--file", file],
-    ]);
+    const { stdout } = await run(process.execPath, [...[MR, "token", "carol", "--file", file]]);
+    assert.match(await readFile(file, "utf8"), / carol-\*,dfs-scripts\/carol,dfs-dest\/carol\n$/);
     const token = stdout.trim();
     assert.doesNotMatch(await readFile(file, "utf8"), new RegExp(token));
     const carol = `Bearer ${token}`;

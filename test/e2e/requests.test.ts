@@ -249,7 +249,7 @@ for i in range(1000):
     await new Promise<void>((resolve, reject) => {
       const socket = connect(Number(port), hostname, () => {
         socket.write(
-          "PUT /storage/text/half HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf",
+          "PUT /storage/text/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf",
         );
         setImmediate(() => socket.destroy());
       });
@@ -460,7 +460,7 @@ function rawRequest(url: string, method: string, path: string) {
     let text = "";
     const socket = connect(Number(port), hostname, () => {
       socket.write(
-        `${method} ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
+        `${method} ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`,
       );
     });
     socket.on("data", (chunk) => {

@@ -72,6 +72,7 @@ export class ScenarioInterpreter {
           id,
           spec,
           idempotencyKey: named.get("key") ?? "",
+          owner: named.get("owner") ?? "",
           scripts: {},
         };
       }

@@ -323,7 +323,8 @@ export class MasterModel extends ProcessModel {
       if (this.mode.kind !== "leading") return;
       this.questions += 1;
       this.replies.set(this.questions, told);
-      this.post({ kind: "submit", reply: this.questions, id, spec, idempotencyKey, scripts: {} });
+      const asked = { id, spec, idempotencyKey, owner: "", scripts: {} };
+      this.post({ kind: "submit", reply: this.questions, ...asked });
     });
   }
 

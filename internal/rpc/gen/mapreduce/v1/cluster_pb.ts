@@ -4,13 +4,15 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Viewer } from "./job_pb.ts";
+import { file_mapreduce_v1_job } from "./job_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file mapreduce/v1/cluster.proto.
  */
 export const file_mapreduce_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChptYXByZWR1Y2UvdjEvY2x1c3Rlci5wcm90bxIMbWFwcmVkdWNlLnYxIhIKEEdldExlYWRlclJlcXVlc3QiTAoRR2V0TGVhZGVyUmVzcG9uc2USCgoCaWQYASABKAkSDwoHYWRkcmVzcxgCIAEoCRINCgVlcG9jaBgDIAEoAxILCgNwaWQYBCABKAUiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULm1hcHJlZHVjZS52MS5Xb3JrZXIihwEKBldvcmtlchIKCgJpZBgBIAEoCRIMCgRob3N0GAIgASgJEgsKA3BpZBgDIAEoBRINCgVzbG90cxgEIAEoBRIMCgRmcmVlGAUgASgFEhAKCGF0dGVtcHRzGAYgAygJEg0KBXN0YXRlGAcgASgJEhgKEHJlZHVjZXNfcGVyX3Nsb3QYCCABKAUysgEKDkNsdXN0ZXJTZXJ2aWNlEkwKCUdldExlYWRlchIeLm1hcHJlZHVjZS52MS5HZXRMZWFkZXJSZXF1ZXN0Gh8ubWFwcmVkdWNlLnYxLkdldExlYWRlclJlc3BvbnNlElIKC0xpc3RXb3JrZXJzEiAubWFwcmVkdWNlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBohLm1hcHJlZHVjZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("ChptYXByZWR1Y2UvdjEvY2x1c3Rlci5wcm90bxIMbWFwcmVkdWNlLnYxIhIKEEdldExlYWRlclJlcXVlc3QiTAoRR2V0TGVhZGVyUmVzcG9uc2USCgoCaWQYASABKAkSDwoHYWRkcmVzcxgCIAEoCRINCgVlcG9jaBgDIAEoAxILCgNwaWQYBCABKAUiWAoSTGlzdFdvcmtlcnNSZXF1ZXN0EiQKBnZpZXdlchgBIAEoCzIULm1hcHJlZHVjZS52MS5WaWV3ZXISDQoFbGltaXQYAiABKAUSDQoFYWZ0ZXIYAyABKAkiSgoTTGlzdFdvcmtlcnNSZXNwb25zZRIlCgd3b3JrZXJzGAEgAygLMhQubWFwcmVkdWNlLnYxLldvcmtlchIMCgRuZXh0GAIgASgJIocBCgZXb3JrZXISCgoCaWQYASABKAkSDAoEaG9zdBgCIAEoCRILCgNwaWQYAyABKAUSDQoFc2xvdHMYBCABKAUSDAoEZnJlZRgFIAEoBRIQCghhdHRlbXB0cxgGIAMoCRINCgVzdGF0ZRgHIAEoCRIYChByZWR1Y2VzX3Blcl9zbG90GAggASgFMrIBCg5DbHVzdGVyU2VydmljZRJMCglHZXRMZWFkZXISHi5tYXByZWR1Y2UudjEuR2V0TGVhZGVyUmVxdWVzdBofLm1hcHJlZHVjZS52MS5HZXRMZWFkZXJSZXNwb25zZRJSCgtMaXN0V29ya2VycxIgLm1hcHJlZHVjZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaIS5tYXByZWR1Y2UudjEuTGlzdFdvcmtlcnNSZXNwb25zZWIGcHJvdG8z", [file_mapreduce_v1_job]);
 
 /**
  * @generated from message mapreduce.v1.GetLeaderRequest
@@ -63,6 +65,27 @@ export const GetLeaderResponseSchema: GenMessage<GetLeaderResponse> = /*@__PURE_
  * @generated from message mapreduce.v1.ListWorkersRequest
  */
 export type ListWorkersRequest = Message<"mapreduce.v1.ListWorkersRequest"> & {
+  /**
+   * Of attempts, only those of jobs that this client could have asked for; nor is it told where
+   * a worker runs. Absent: all.
+   *
+   * @generated from field: mapreduce.v1.Viewer viewer = 1;
+   */
+  viewer?: Viewer | undefined;
+
+  /**
+   * At most so many; 0: as many as is usual.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * `next` of the page before.
+   *
+   * @generated from field: string after = 3;
+   */
+  after: string;
 };
 
 /**
@@ -80,6 +103,13 @@ export type ListWorkersResponse = Message<"mapreduce.v1.ListWorkersResponse"> & 
    * @generated from field: repeated mapreduce.v1.Worker workers = 1;
    */
   workers: Worker[];
+
+  /**
+   * Where the next page begins; "": there is none.
+   *
+   * @generated from field: string next = 2;
+   */
+  next: string;
 };
 
 /**

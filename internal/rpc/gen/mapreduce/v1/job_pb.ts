@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file mapreduce/v1/job.proto.
  */
 export const file_mapreduce_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEi1gQKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFEhEKCW1vcmVfZGF0YRgQIAMoCRIQCghjb21iaW5lchgRIAEoCRITCgtwYXJ0aXRpb25lchgSIAEoCRIVCg1vdXRwdXRfZm9ybWF0GBMgASgJEhkKDHRhc2tfdGltZW91dBgUIAEoAUgBiAEBEiEKBXN0ZXBzGBUgAygLMhIubWFwcmVkdWNlLnYxLlN0ZXASDwoHbmV0d29yaxgWIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9yX251bUIPCg1fdGFza190aW1lb3V0IpUDCgRTdGVwEg4KBm1hcHBlchgBIAEoCRIPCgdyZWR1Y2VyGAIgASgJEhAKCGNvbWJpbmVyGAMgASgJEhMKC3BhcnRpdGlvbmVyGAQgASgJEhUKDW91dHB1dF9mb3JtYXQYBSABKAkSDQoFbV9udW0YBiABKAUSEgoFcl9udW0YByABKAVIAIgBARIoCgNlbnYYCCADKAsyGy5tYXByZWR1Y2UudjEuU3RlcC5FbnZFbnRyeRIqCgRjb25mGAkgAygLMhwubWFwcmVkdWNlLnYxLlN0ZXAuQ29uZkVudHJ5Eg0KBWZpbGVzGAogAygJEhcKD21heF9iYWRfcmVjb3JkcxgLIAEoBRIZCgx0YXNrX3RpbWVvdXQYDCABKAFIAYgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9yX251bUIPCg1fdGFza190aW1lb3V0IncKDVBoYXNlUHJvZ3Jlc3MSDAoEZG9uZRgBIAEoBRINCgV0b3RhbBgCIAEoBRIPCgdydW5uaW5nGAMgASgFEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMSDwoHcmVjb3JkcxgGIAEoAyJbCghKb2JFcnJvchINCgVjbGFzcxgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBHRhc2sYAyABKAkSDwoHYXR0ZW1wdBgEIAEoCRIQCghsb2dfdGFpbBgFIAEoCSK1BAoDSm9iEgoKAmlkGAEgASgJEiUKBXN0YXRlGAIgASgOMhYubWFwcmVkdWNlLnYxLkpvYlN0YXRlEiMKBHNwZWMYAyABKAsyFS5tYXByZWR1Y2UudjEuSm9iU3BlYxIoCgNtYXAYBCABKAsyGy5tYXByZWR1Y2UudjEuUGhhc2VQcm9ncmVzcxIsCgdzaHVmZmxlGAUgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSKwoGcmVkdWNlGAYgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSFwoPc3VibWl0dGVkX2F0X21zGAcgASgDEhUKDXN0YXJ0ZWRfYXRfbXMYCCABKAMSFgoOZmluaXNoZWRfYXRfbXMYCSABKAMSMQoIY291bnRlcnMYCiADKAsyHy5tYXByZWR1Y2UudjEuSm9iLkNvdW50ZXJzRW50cnkSDgoGb3V0cHV0GAsgASgJEiUKBWVycm9yGAwgASgLMhYubWFwcmVkdWNlLnYxLkpvYkVycm9yEhcKD2F0dGVtcHRzX2ZhaWxlZBgNIAEoBRIVCg1hdHRlbXB0c19sb3N0GA4gASgFEhMKC2JhZF9yZWNvcmRzGA8gASgDEikKBXN0ZXBzGBAgAygLMhoubWFwcmVkdWNlLnYxLlN0ZXBQcm9ncmVzcxovCg1Db3VudGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEizQEKDFN0ZXBQcm9ncmVzcxIKCgJpZBgBIAEoCRIMCgRzdGVwGAIgASgFEiUKBXN0YXRlGAMgASgOMhYubWFwcmVkdWNlLnYxLkpvYlN0YXRlEigKA21hcBgEIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEisKBnJlZHVjZRgFIAEoCzIbLm1hcHJlZHVjZS52MS5QaGFzZVByb2dyZXNzEiUKBWVycm9yGAYgASgLMhYubWFwcmVkdWNlLnYxLkpvYkVycm9yIk0KDVN1Ym1pdFJlcXVlc3QSIwoEc3BlYxgBIAEoCzIVLm1hcHJlZHVjZS52MS5Kb2JTcGVjEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCSJCCg5TdWJtaXRSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iEhAKCHJlcGVhdGVkGAIgASgIIhgKCkdldFJlcXVlc3QSCgoCaWQYASABKAkiLQoLR2V0UmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiIdCgtMaXN0UmVxdWVzdBIOCgZhY3RpdmUYASABKAgiLwoMTGlzdFJlc3BvbnNlEh8KBGpvYnMYASADKAsyES5tYXByZWR1Y2UudjEuSm9iIhoKDFdhdGNoUmVxdWVzdBIKCgJpZBgBIAEoCSIvCg1XYXRjaFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2IiGwoNQ2FuY2VsUmVxdWVzdBIKCgJpZBgBIAEoCSIwCg5DYW5jZWxSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIh4KEExpc3RUYXNrc1JlcXVlc3QSCgoCaWQYASABKAkiNgoRTGlzdFRhc2tzUmVzcG9uc2USIQoFdGFza3MYASADKAsyEi5tYXByZWR1Y2UudjEuVGFzayInChRHZXRBc3NpZ25tZW50UmVxdWVzdBIPCgdhdHRlbXB0GAEgASgJIjsKFUdldEFzc2lnbm1lbnRSZXNwb25zZRIiCgVncmFudBgBIAEoCzITLm1hcHJlZHVjZS52MS5HcmFudCJ0CgRUYXNrEgoKAmlkGAEgASgJEg0KBXN0YXRlGAIgASgJEhAKCGZhaWx1cmVzGAMgASgFEisKCGF0dGVtcHRzGAQgAygLMhkubWFwcmVkdWNlLnYxLlRhc2tBdHRlbXB0EhIKCmxhc3RfZXJyb3IYBSABKAkibwoLVGFza0F0dGVtcHQSCgoCaWQYASABKAkSDgoGd29ya2VyGAIgASgJEg0KBXN0YXRlGAMgASgJEhAKCGJ5dGVzX2luGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEg4KBnN0YXR1cxgGIAEoCSIrCglWaW9sYXRpb24SDQoFZmllbGQYASABKAkSDwoHbWVzc2FnZRgCIAEoCSI5CgpWaW9sYXRpb25zEisKCnZpb2xhdGlvbnMYASADKAsyFy5tYXByZWR1Y2UudjEuVmlvbGF0aW9uKt4BCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBKT0JfU1RBVEVfUVVFVUVEEAESFgoSSk9CX1NUQVRFX1BMQU5OSU5HEAISEQoNSk9CX1NUQVRFX01BUBADEhQKEEpPQl9TVEFURV9SRURVQ0UQBBIYChRKT0JfU1RBVEVfQ09NTUlUVElORxAFEhcKE0pPQl9TVEFURV9TVUNDRUVERUQQBhIUChBKT0JfU1RBVEVfRkFJTEVEEAcSFwoTSk9CX1NUQVRFX0NBTkNFTExFRBAIMv0DCgpKb2JTZXJ2aWNlEkMKBlN1Ym1pdBIbLm1hcHJlZHVjZS52MS5TdWJtaXRSZXF1ZXN0GhwubWFwcmVkdWNlLnYxLlN1Ym1pdFJlc3BvbnNlEjoKA0dldBIYLm1hcHJlZHVjZS52MS5HZXRSZXF1ZXN0GhkubWFwcmVkdWNlLnYxLkdldFJlc3BvbnNlEj0KBExpc3QSGS5tYXByZWR1Y2UudjEuTGlzdFJlcXVlc3QaGi5tYXByZWR1Y2UudjEuTGlzdFJlc3BvbnNlEkIKBVdhdGNoEhoubWFwcmVkdWNlLnYxLldhdGNoUmVxdWVzdBobLm1hcHJlZHVjZS52MS5XYXRjaFJlc3BvbnNlMAESQwoGQ2FuY2VsEhsubWFwcmVkdWNlLnYxLkNhbmNlbFJlcXVlc3QaHC5tYXByZWR1Y2UudjEuQ2FuY2VsUmVzcG9uc2USTAoJTGlzdFRhc2tzEh4ubWFwcmVkdWNlLnYxLkxpc3RUYXNrc1JlcXVlc3QaHy5tYXByZWR1Y2UudjEuTGlzdFRhc2tzUmVzcG9uc2USWAoNR2V0QXNzaWdubWVudBIiLm1hcHJlZHVjZS52MS5HZXRBc3NpZ25tZW50UmVxdWVzdBojLm1hcHJlZHVjZS52MS5HZXRBc3NpZ25tZW50UmVzcG9uc2ViBnByb3RvMw", [file_mapreduce_v1_worker]);
+  fileDesc("ChZtYXByZWR1Y2UvdjEvam9iLnByb3RvEgxtYXByZWR1Y2UudjEi1gQKB0pvYlNwZWMSDgoGbWFwcGVyGAEgASgJEg8KB3JlZHVjZXIYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVtX251bRgEIAEoBRISCgVyX251bRgFIAEoBUgAiAEBEg0KBXBoYXNlGAYgASgJEgwKBG5hbWUYByABKAkSKwoDZW52GAggAygLMh4ubWFwcmVkdWNlLnYxLkpvYlNwZWMuRW52RW50cnkSLQoEY29uZhgJIAMoCzIfLm1hcHJlZHVjZS52MS5Kb2JTcGVjLkNvbmZFbnRyeRINCgVmaWxlcxgKIAMoCRIOCgZvdXRwdXQYCyABKAkSDAoEZnJvbRgMIAEoCRIQCghwcmlvcml0eRgNIAEoBRIUCgxtYXhfYXR0ZW1wdHMYDiABKAUSFwoPbWF4X2JhZF9yZWNvcmRzGA8gASgFEhEKCW1vcmVfZGF0YRgQIAMoCRIQCghjb21iaW5lchgRIAEoCRITCgtwYXJ0aXRpb25lchgSIAEoCRIVCg1vdXRwdXRfZm9ybWF0GBMgASgJEhkKDHRhc2tfdGltZW91dBgUIAEoAUgBiAEBEiEKBXN0ZXBzGBUgAygLMhIubWFwcmVkdWNlLnYxLlN0ZXASDwoHbmV0d29yaxgWIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9yX251bUIPCg1fdGFza190aW1lb3V0IpUDCgRTdGVwEg4KBm1hcHBlchgBIAEoCRIPCgdyZWR1Y2VyGAIgASgJEhAKCGNvbWJpbmVyGAMgASgJEhMKC3BhcnRpdGlvbmVyGAQgASgJEhUKDW91dHB1dF9mb3JtYXQYBSABKAkSDQoFbV9udW0YBiABKAUSEgoFcl9udW0YByABKAVIAIgBARIoCgNlbnYYCCADKAsyGy5tYXByZWR1Y2UudjEuU3RlcC5FbnZFbnRyeRIqCgRjb25mGAkgAygLMhwubWFwcmVkdWNlLnYxLlN0ZXAuQ29uZkVudHJ5Eg0KBWZpbGVzGAogAygJEhcKD21heF9iYWRfcmVjb3JkcxgLIAEoBRIZCgx0YXNrX3RpbWVvdXQYDCABKAFIAYgBARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGisKCUNvbmZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBl9yX251bUIPCg1fdGFza190aW1lb3V0IncKDVBoYXNlUHJvZ3Jlc3MSDAoEZG9uZRgBIAEoBRINCgV0b3RhbBgCIAEoBRIPCgdydW5uaW5nGAMgASgFEhIKCmJ5dGVzX2RvbmUYBCABKAMSEwoLYnl0ZXNfdG90YWwYBSABKAMSDwoHcmVjb3JkcxgGIAEoAyJbCghKb2JFcnJvchINCgVjbGFzcxgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBHRhc2sYAyABKAkSDwoHYXR0ZW1wdBgEIAEoCRIQCghsb2dfdGFpbBgFIAEoCSLhBAoDSm9iEgoKAmlkGAEgASgJEiUKBXN0YXRlGAIgASgOMhYubWFwcmVkdWNlLnYxLkpvYlN0YXRlEiMKBHNwZWMYAyABKAsyFS5tYXByZWR1Y2UudjEuSm9iU3BlYxIoCgNtYXAYBCABKAsyGy5tYXByZWR1Y2UudjEuUGhhc2VQcm9ncmVzcxIsCgdzaHVmZmxlGAUgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSKwoGcmVkdWNlGAYgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSFwoPc3VibWl0dGVkX2F0X21zGAcgASgDEhUKDXN0YXJ0ZWRfYXRfbXMYCCABKAMSFgoOZmluaXNoZWRfYXRfbXMYCSABKAMSMQoIY291bnRlcnMYCiADKAsyHy5tYXByZWR1Y2UudjEuSm9iLkNvdW50ZXJzRW50cnkSDgoGb3V0cHV0GAsgASgJEiUKBWVycm9yGAwgASgLMhYubWFwcmVkdWNlLnYxLkpvYkVycm9yEhcKD2F0dGVtcHRzX2ZhaWxlZBgNIAEoBRIVCg1hdHRlbXB0c19sb3N0GA4gASgFEhMKC2JhZF9yZWNvcmRzGA8gASgDEikKBXN0ZXBzGBAgAygLMhoubWFwcmVkdWNlLnYxLlN0ZXBQcm9ncmVzcxIqCgpsYXN0X2Vycm9yGBEgASgLMhYubWFwcmVkdWNlLnYxLkpvYkVycm9yGi8KDUNvdW50ZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ASLNAQoMU3RlcFByb2dyZXNzEgoKAmlkGAEgASgJEgwKBHN0ZXAYAiABKAUSJQoFc3RhdGUYAyABKA4yFi5tYXByZWR1Y2UudjEuSm9iU3RhdGUSKAoDbWFwGAQgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSKwoGcmVkdWNlGAUgASgLMhsubWFwcmVkdWNlLnYxLlBoYXNlUHJvZ3Jlc3MSJQoFZXJyb3IYBiABKAsyFi5tYXByZWR1Y2UudjEuSm9iRXJyb3IiXAoNU3VibWl0UmVxdWVzdBIjCgRzcGVjGAEgASgLMhUubWFwcmVkdWNlLnYxLkpvYlNwZWMSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEg0KBW93bmVyGAMgASgJIkIKDlN1Ym1pdFJlc3BvbnNlEh4KA2pvYhgBIAEoCzIRLm1hcHJlZHVjZS52MS5Kb2ISEAoIcmVwZWF0ZWQYAiABKAgiGAoKR2V0UmVxdWVzdBIKCgJpZBgBIAEoCSItCgtHZXRSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIpYBCgtMaXN0UmVxdWVzdBIOCgZhY3RpdmUYASABKAgSDQoFbGltaXQYAiABKAUSDQoFYWZ0ZXIYAyABKAkSJQoFc3RhdGUYBCABKA4yFi5tYXByZWR1Y2UudjEuSm9iU3RhdGUSDAoEbmFtZRgFIAEoCRIkCgZ2aWV3ZXIYBiABKAsyFC5tYXByZWR1Y2UudjEuVmlld2VyIhgKBlZpZXdlchIOCgZwbGFjZXMYASADKAkiPQoMTGlzdFJlc3BvbnNlEh8KBGpvYnMYASADKAsyES5tYXByZWR1Y2UudjEuSm9iEgwKBG5leHQYAiABKAkiNAoMQ291bnRSZXF1ZXN0EiQKBnZpZXdlchgBIAEoCzIULm1hcHJlZHVjZS52MS5WaWV3ZXIilgIKDUNvdW50UmVzcG9uc2USMwoEam9icxgBIAMoCzIlLm1hcHJlZHVjZS52MS5Db3VudFJlc3BvbnNlLkpvYnNFbnRyeRISCgp0YXNrc19vcGVuGAIgASgDEhUKDXRhc2tzX3J1bm5pbmcYAyABKAMSOQoHd29ya2VycxgEIAMoCzIoLm1hcHJlZHVjZS52MS5Db3VudFJlc3BvbnNlLldvcmtlcnNFbnRyeRINCgVzbG90cxgFIAEoBRorCglKb2JzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ARouCgxXb3JrZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgFOgI4ASIaCgxXYXRjaFJlcXVlc3QSCgoCaWQYASABKAkiLwoNV2F0Y2hSZXNwb25zZRIeCgNqb2IYASABKAsyES5tYXByZWR1Y2UudjEuSm9iIhsKDUNhbmNlbFJlcXVlc3QSCgoCaWQYASABKAkiMAoOQ2FuY2VsUmVzcG9uc2USHgoDam9iGAEgASgLMhEubWFwcmVkdWNlLnYxLkpvYiI8ChBMaXN0VGFza3NSZXF1ZXN0EgoKAmlkGAEgASgJEg0KBWxpbWl0GAIgASgFEg0KBWFmdGVyGAMgASgJIkQKEUxpc3RUYXNrc1Jlc3BvbnNlEiEKBXRhc2tzGAEgAygLMhIubWFwcmVkdWNlLnYxLlRhc2sSDAoEbmV4dBgCIAEoCSInChRHZXRBc3NpZ25tZW50UmVxdWVzdBIPCgdhdHRlbXB0GAEgASgJIjsKFUdldEFzc2lnbm1lbnRSZXNwb25zZRIiCgVncmFudBgBIAEoCzITLm1hcHJlZHVjZS52MS5HcmFudCJ0CgRUYXNrEgoKAmlkGAEgASgJEg0KBXN0YXRlGAIgASgJEhAKCGZhaWx1cmVzGAMgASgFEisKCGF0dGVtcHRzGAQgAygLMhkubWFwcmVkdWNlLnYxLlRhc2tBdHRlbXB0EhIKCmxhc3RfZXJyb3IYBSABKAkibwoLVGFza0F0dGVtcHQSCgoCaWQYASABKAkSDgoGd29ya2VyGAIgASgJEg0KBXN0YXRlGAMgASgJEhAKCGJ5dGVzX2luGAQgASgDEhMKC2J5dGVzX3RvdGFsGAUgASgDEg4KBnN0YXR1cxgGIAEoCSIrCglWaW9sYXRpb24SDQoFZmllbGQYASABKAkSDwoHbWVzc2FnZRgCIAEoCSI5CgpWaW9sYXRpb25zEisKCnZpb2xhdGlvbnMYASADKAsyFy5tYXByZWR1Y2UudjEuVmlvbGF0aW9uKt4BCghKb2JTdGF0ZRIZChVKT0JfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBKT0JfU1RBVEVfUVVFVUVEEAESFgoSSk9CX1NUQVRFX1BMQU5OSU5HEAISEQoNSk9CX1NUQVRFX01BUBADEhQKEEpPQl9TVEFURV9SRURVQ0UQBBIYChRKT0JfU1RBVEVfQ09NTUlUVElORxAFEhcKE0pPQl9TVEFURV9TVUNDRUVERUQQBhIUChBKT0JfU1RBVEVfRkFJTEVEEAcSFwoTSk9CX1NUQVRFX0NBTkNFTExFRBAIMr8ECgpKb2JTZXJ2aWNlEkMKBlN1Ym1pdBIbLm1hcHJlZHVjZS52MS5TdWJtaXRSZXF1ZXN0GhwubWFwcmVkdWNlLnYxLlN1Ym1pdFJlc3BvbnNlEjoKA0dldBIYLm1hcHJlZHVjZS52MS5HZXRSZXF1ZXN0GhkubWFwcmVkdWNlLnYxLkdldFJlc3BvbnNlEj0KBExpc3QSGS5tYXByZWR1Y2UudjEuTGlzdFJlcXVlc3QaGi5tYXByZWR1Y2UudjEuTGlzdFJlc3BvbnNlEkAKBUNvdW50EhoubWFwcmVkdWNlLnYxLkNvdW50UmVxdWVzdBobLm1hcHJlZHVjZS52MS5Db3VudFJlc3BvbnNlEkIKBVdhdGNoEhoubWFwcmVkdWNlLnYxLldhdGNoUmVxdWVzdBobLm1hcHJlZHVjZS52MS5XYXRjaFJlc3BvbnNlMAESQwoGQ2FuY2VsEhsubWFwcmVkdWNlLnYxLkNhbmNlbFJlcXVlc3QaHC5tYXByZWR1Y2UudjEuQ2FuY2VsUmVzcG9uc2USTAoJTGlzdFRhc2tzEh4ubWFwcmVkdWNlLnYxLkxpc3RUYXNrc1JlcXVlc3QaHy5tYXByZWR1Y2UudjEuTGlzdFRhc2tzUmVzcG9uc2USWAoNR2V0QXNzaWdubWVudBIiLm1hcHJlZHVjZS52MS5HZXRBc3NpZ25tZW50UmVxdWVzdBojLm1hcHJlZHVjZS52MS5HZXRBc3NpZ25tZW50UmVzcG9uc2ViBnByb3RvMw", [file_mapreduce_v1_worker]);
 
 /**
  * @generated from message mapreduce.v1.JobSpec
@@ -413,6 +413,13 @@ export type Job = Message<"mapreduce.v1.Job"> & {
    * @generated from field: repeated mapreduce.v1.StepProgress steps = 16;
    */
   steps: StepProgress[];
+
+  /**
+   * Of a job that has not ended: what its newest failure was.
+   *
+   * @generated from field: mapreduce.v1.JobError last_error = 17;
+   */
+  lastError?: JobError | undefined;
 };
 
 /**
@@ -483,6 +490,13 @@ export type SubmitRequest = Message<"mapreduce.v1.SubmitRequest"> & {
    * @generated from field: string idempotency_key = 2;
    */
   idempotencyKey: string;
+
+  /**
+   * Whose job it is, where clients have names: each has only so many at a time.
+   *
+   * @generated from field: string owner = 3;
+   */
+  owner: string;
 };
 
 /**
@@ -560,6 +574,41 @@ export type ListRequest = Message<"mapreduce.v1.ListRequest"> & {
    * @generated from field: bool active = 1;
    */
   active: boolean;
+
+  /**
+   * At most so many; 0: as many as is usual.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * `next` of the page before.
+   *
+   * @generated from field: string after = 3;
+   */
+  after: string;
+
+  /**
+   * Unspecified: any.
+   *
+   * @generated from field: mapreduce.v1.JobState state = 4;
+   */
+  state: JobState;
+
+  /**
+   * Part of the job's name; "": any.
+   *
+   * @generated from field: string name = 5;
+   */
+  name: string;
+
+  /**
+   * Only jobs that this client could have asked for. Absent: all.
+   *
+   * @generated from field: mapreduce.v1.Viewer viewer = 6;
+   */
+  viewer?: Viewer | undefined;
 };
 
 /**
@@ -570,13 +619,41 @@ export const ListRequestSchema: GenMessage<ListRequest> = /*@__PURE__*/
   messageDesc(file_mapreduce_v1_job, 10);
 
 /**
+ * What a client may read and write: places as a file of tokens has them.
+ *
+ * @generated from message mapreduce.v1.Viewer
+ */
+export type Viewer = Message<"mapreduce.v1.Viewer"> & {
+  /**
+   * @generated from field: repeated string places = 1;
+   */
+  places: string[];
+};
+
+/**
+ * Describes the message mapreduce.v1.Viewer.
+ * Use `create(ViewerSchema)` to create a new message.
+ */
+export const ViewerSchema: GenMessage<Viewer> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_job, 11);
+
+/**
  * @generated from message mapreduce.v1.ListResponse
  */
 export type ListResponse = Message<"mapreduce.v1.ListResponse"> & {
   /**
+   * The newest first; without what can be long.
+   *
    * @generated from field: repeated mapreduce.v1.Job jobs = 1;
    */
   jobs: Job[];
+
+  /**
+   * Where the next page begins; "": there is none.
+   *
+   * @generated from field: string next = 2;
+   */
+  next: string;
 };
 
 /**
@@ -584,7 +661,71 @@ export type ListResponse = Message<"mapreduce.v1.ListResponse"> & {
  * Use `create(ListResponseSchema)` to create a new message.
  */
 export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 11);
+  messageDesc(file_mapreduce_v1_job, 12);
+
+/**
+ * @generated from message mapreduce.v1.CountRequest
+ */
+export type CountRequest = Message<"mapreduce.v1.CountRequest"> & {
+  /**
+   * Of jobs, only those that this client could have asked for. Absent: all.
+   *
+   * @generated from field: mapreduce.v1.Viewer viewer = 1;
+   */
+  viewer?: Viewer | undefined;
+};
+
+/**
+ * Describes the message mapreduce.v1.CountRequest.
+ * Use `create(CountRequestSchema)` to create a new message.
+ */
+export const CountRequestSchema: GenMessage<CountRequest> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_job, 13);
+
+/**
+ * @generated from message mapreduce.v1.CountResponse
+ */
+export type CountResponse = Message<"mapreduce.v1.CountResponse"> & {
+  /**
+   * By state: queued, planning, map, reduce, committing, succeeded, failed, cancelled.
+   *
+   * @generated from field: map<string, int32> jobs = 1;
+   */
+  jobs: { [key: string]: number };
+
+  /**
+   * Tasks of running jobs that are not done; a job without a plan counts as one.
+   *
+   * @generated from field: int64 tasks_open = 2;
+   */
+  tasksOpen: bigint;
+
+  /**
+   * Of these, those that a worker has.
+   *
+   * @generated from field: int64 tasks_running = 3;
+   */
+  tasksRunning: bigint;
+
+  /**
+   * By state: connected, away, probation.
+   *
+   * @generated from field: map<string, int32> workers = 4;
+   */
+  workers: { [key: string]: number };
+
+  /**
+   * @generated from field: int32 slots = 5;
+   */
+  slots: number;
+};
+
+/**
+ * Describes the message mapreduce.v1.CountResponse.
+ * Use `create(CountResponseSchema)` to create a new message.
+ */
+export const CountResponseSchema: GenMessage<CountResponse> = /*@__PURE__*/
+  messageDesc(file_mapreduce_v1_job, 14);
 
 /**
  * @generated from message mapreduce.v1.WatchRequest
@@ -601,7 +742,7 @@ export type WatchRequest = Message<"mapreduce.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 12);
+  messageDesc(file_mapreduce_v1_job, 15);
 
 /**
  * @generated from message mapreduce.v1.WatchResponse
@@ -618,7 +759,7 @@ export type WatchResponse = Message<"mapreduce.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 13);
+  messageDesc(file_mapreduce_v1_job, 16);
 
 /**
  * @generated from message mapreduce.v1.CancelRequest
@@ -635,7 +776,7 @@ export type CancelRequest = Message<"mapreduce.v1.CancelRequest"> & {
  * Use `create(CancelRequestSchema)` to create a new message.
  */
 export const CancelRequestSchema: GenMessage<CancelRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 14);
+  messageDesc(file_mapreduce_v1_job, 17);
 
 /**
  * @generated from message mapreduce.v1.CancelResponse
@@ -652,7 +793,7 @@ export type CancelResponse = Message<"mapreduce.v1.CancelResponse"> & {
  * Use `create(CancelResponseSchema)` to create a new message.
  */
 export const CancelResponseSchema: GenMessage<CancelResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 15);
+  messageDesc(file_mapreduce_v1_job, 18);
 
 /**
  * @generated from message mapreduce.v1.ListTasksRequest
@@ -662,6 +803,20 @@ export type ListTasksRequest = Message<"mapreduce.v1.ListTasksRequest"> & {
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * At most so many; 0: as many as is usual.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * `next` of the page before.
+   *
+   * @generated from field: string after = 3;
+   */
+  after: string;
 };
 
 /**
@@ -669,7 +824,7 @@ export type ListTasksRequest = Message<"mapreduce.v1.ListTasksRequest"> & {
  * Use `create(ListTasksRequestSchema)` to create a new message.
  */
 export const ListTasksRequestSchema: GenMessage<ListTasksRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 16);
+  messageDesc(file_mapreduce_v1_job, 19);
 
 /**
  * @generated from message mapreduce.v1.ListTasksResponse
@@ -679,6 +834,13 @@ export type ListTasksResponse = Message<"mapreduce.v1.ListTasksResponse"> & {
    * @generated from field: repeated mapreduce.v1.Task tasks = 1;
    */
   tasks: Task[];
+
+  /**
+   * Where the next page begins; "": there is none.
+   *
+   * @generated from field: string next = 2;
+   */
+  next: string;
 };
 
 /**
@@ -686,7 +848,7 @@ export type ListTasksResponse = Message<"mapreduce.v1.ListTasksResponse"> & {
  * Use `create(ListTasksResponseSchema)` to create a new message.
  */
 export const ListTasksResponseSchema: GenMessage<ListTasksResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 17);
+  messageDesc(file_mapreduce_v1_job, 20);
 
 /**
  * @generated from message mapreduce.v1.GetAssignmentRequest
@@ -705,7 +867,7 @@ export type GetAssignmentRequest = Message<"mapreduce.v1.GetAssignmentRequest"> 
  * Use `create(GetAssignmentRequestSchema)` to create a new message.
  */
 export const GetAssignmentRequestSchema: GenMessage<GetAssignmentRequest> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 18);
+  messageDesc(file_mapreduce_v1_job, 21);
 
 /**
  * @generated from message mapreduce.v1.GetAssignmentResponse
@@ -722,7 +884,7 @@ export type GetAssignmentResponse = Message<"mapreduce.v1.GetAssignmentResponse"
  * Use `create(GetAssignmentResponseSchema)` to create a new message.
  */
 export const GetAssignmentResponseSchema: GenMessage<GetAssignmentResponse> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 19);
+  messageDesc(file_mapreduce_v1_job, 22);
 
 /**
  * @generated from message mapreduce.v1.Task
@@ -761,7 +923,7 @@ export type Task = Message<"mapreduce.v1.Task"> & {
  * Use `create(TaskSchema)` to create a new message.
  */
 export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 20);
+  messageDesc(file_mapreduce_v1_job, 23);
 
 /**
  * @generated from message mapreduce.v1.TaskAttempt
@@ -803,7 +965,7 @@ export type TaskAttempt = Message<"mapreduce.v1.TaskAttempt"> & {
  * Use `create(TaskAttemptSchema)` to create a new message.
  */
 export const TaskAttemptSchema: GenMessage<TaskAttempt> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 21);
+  messageDesc(file_mapreduce_v1_job, 24);
 
 /**
  * Violation names one offending field of a refused request. A refusal carries
@@ -828,7 +990,7 @@ export type Violation = Message<"mapreduce.v1.Violation"> & {
  * Use `create(ViolationSchema)` to create a new message.
  */
 export const ViolationSchema: GenMessage<Violation> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 22);
+  messageDesc(file_mapreduce_v1_job, 25);
 
 /**
  * @generated from message mapreduce.v1.Violations
@@ -845,7 +1007,7 @@ export type Violations = Message<"mapreduce.v1.Violations"> & {
  * Use `create(ViolationsSchema)` to create a new message.
  */
 export const ViolationsSchema: GenMessage<Violations> = /*@__PURE__*/
-  messageDesc(file_mapreduce_v1_job, 23);
+  messageDesc(file_mapreduce_v1_job, 26);
 
 /**
  * @generated from enum mapreduce.v1.JobState
@@ -943,7 +1105,18 @@ export const JobService: GenService<{
     output: typeof ListResponseSchema;
   },
   /**
-   * Watch streams the job at every change and ends after its final state.
+   * Count tells how many jobs, tasks and workers there are, whatever their number.
+   *
+   * @generated from rpc mapreduce.v1.JobService.Count
+   */
+  count: {
+    methodKind: "unary";
+    input: typeof CountRequestSchema;
+    output: typeof CountResponseSchema;
+  },
+  /**
+   * Watch streams the job at every change and ends after its final state. Only the first
+   * message has the specification, which does not change.
    *
    * @generated from rpc mapreduce.v1.JobService.Watch
    */
