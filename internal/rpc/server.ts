@@ -1,4 +1,8 @@
-import { createServer as createHttp1, type Server as Http1Server } from "node:http";
+import {
+  createServer as createHttp1,
+  type Server as Http1Server,
+  type IncomingHttpHeaders,
+} from "node:http";
 import {
   createServer as createHttp2,
   createSecureServer,
@@ -85,11 +89,15 @@ export class RpcServer {
     return server;
   }
 
-  /** With certificates each part may ask only what its role is there for. */
+  /** No web page is answered; with certificates each part may ask only what its role is there for. */
   private guarded(handler: Handler): Handler {
-    if (this.options.certificates === undefined) return handler;
     const peers = new WeakMap<object, Peer>();
     return (request, response) => {
+      if (isFromPage(request.headers)) {
+        request.resume();
+        return refuse(response, "web pages are not answered here");
+      }
+      if (this.options.certificates === undefined) return handler(request, response);
       const socket = request.socket as TLSSocket;
       const connection = (request as Http2ServerRequest).stream?.session ?? socket;
       if (!peers.has(connection)) peers.set(connection, peerOf(socket));
@@ -98,9 +106,8 @@ export class RpcServer {
       const why = refusalOf(socket, peer);
       const from = { peer: socket.remoteAddress ?? "", path: request.url ?? "" };
       this.options.logger.warn({ ...from, error: why }, "a peer was refused");
-      response.writeHead(403, { "content-type": "application/json" });
-      response.end(JSON.stringify({ code: "permission_denied", message: why }));
       request.resume();
+      refuse(response, why);
     };
   }
 
@@ -183,4 +190,14 @@ export class RpcServer {
     await closed;
     clearTimeout(cut);
   }
+}
+
+/** A browser says so with whatever a page sends; nobody else does. */
+function isFromPage(headers: IncomingHttpHeaders): boolean {
+  return headers.origin !== undefined || headers["sec-fetch-site"] !== undefined;
+}
+
+function refuse(response: Parameters<Handler>[1], message: string): void {
+  response.writeHead(403, { "content-type": "application/json" });
+  response.end(JSON.stringify({ code: "permission_denied", message }));
 }

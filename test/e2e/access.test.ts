@@ -253,7 +253,13 @@ describe("a proxy with tokens", () => {
     const phase = { mapper: "/bin/cat", data: "alice-data", r_num: 1 };
     const made = await runJob(clients.alice, { ...phase, phase: "map" });
     assert.equal(made.state, "succeeded");
-    const reduce = { ...phase, phase: "reduce", reducer: "identity", data: "bob-data", from: made.id };
+    const reduce = {
+      ...phase,
+      phase: "reduce",
+      reducer: "identity",
+      data: "bob-data",
+      from: made.id,
+    };
     const body = JSON.stringify({ ...reduce, output: "bob-results/from" });
     assert.equal(await status(as("bob"), "POST", "/request", body), 404);
   });

@@ -21,6 +21,7 @@ const NEEDS: [what: string, there: () => boolean, debian: string][] = [
     () => works("kubectl", ["kustomize", join(ROOT, "deploy", "overlays", "local-azurite")]),
     "kubernetes-client",
   ],
+  ["chromium", () => existsSync("/usr/bin/chromium"), "chromium"],
   ["curl", () => works("curl", ["--version"]), "curl"],
 ];
 
@@ -47,7 +48,7 @@ function bringServers(): void {
   const wanted = WANTED.filter(([, there]) => canInstall && !there());
   if (packages.length + wanted.length === 0) return;
   apt(["update", "-qq"]);
-  if (packages.length > 0) apt(["install", "-y", "-qq", ...packages]);
+  if (packages.length > 0) apt(["install", "-y", "-qq", "--no-install-recommends", ...packages]);
   for (const [, , name] of wanted) apt(["install", "-y", "-qq", name], false);
   const still = missing.filter(([, there]) => !there()).map(([what]) => what);
   if (still.length > 0) quit(`still missing after the installation: ${still.join(", ")}`);

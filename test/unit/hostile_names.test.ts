@@ -197,7 +197,7 @@ describe("100,000 hostile names", () => {
     const hash = "0".repeat(64);
     each((name) => {
       if (placeFault(name) === undefined)
-        assert.match(name, /^([rw]:)?[a-z0-9-]*(\*?|\/[^\p{Cc}\\*]*\*?)$/u);
+        assert.match(name, /^([rw]:)?[a-z0-9-]*(\*?|\/[^\\*]*\*?)$/s);
       let entries: ReturnType<typeof parseTokens> = [];
       try {
         entries = parseTokens(`alice sha256:${hash} ${name}`);
