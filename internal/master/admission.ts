@@ -6,8 +6,11 @@ import type { JobSpec, StepSpec } from "../model/job_request.ts";
 import { CONTAINER, folderPrefix, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { fileOf, isBlob } from "../model/request_fields.ts";
+import { inLanes } from "./lanes.ts";
+import { Turns } from "./turns.ts";
 
 type Refusal = Violation | undefined;
+type Check = () => Promise<Refusal>;
 
 /**
  * What only storage can tell of a request, looked up before the job is accepted.
@@ -20,6 +23,8 @@ export async function checkAgainstStorage(
 ): Promise<Record<string, string>> {
   const etags: Record<string, string> = {};
   const checkBlob = async (field: string, name: string, orProgram: boolean): Promise<Refusal> => {
+    // Steps name the same ones.
+    if (Object.hasOwn(etags, name)) return undefined;
     const info = await store.head(CONTAINER.scripts, name);
     if (info === undefined && orProgram && /^[\w-]+$/.test(name)) return undefined;
     const message = `there is no ${name} in container ${CONTAINER.scripts}; upload it first`;
@@ -32,25 +37,31 @@ export async function checkAgainstStorage(
     const program = programOf(command);
     return isBlob(program) ? checkBlob(field, program, true) : undefined;
   };
-  const checkStep = (step: StepSpec, path: string, phase: JobSpec["phase"]) => [
-    checkCommand(`${path}mapper`, step.mapper),
-    ...(phase !== "map" && step.r_num > 0 ? [checkCommand(`${path}reducer`, step.reducer)] : []),
-    ...(step.r_num > 0
-      ? [checkCommand(`${path}combiner`, combinerOf(step.combiner, step.reducer))]
+  const checkStep = (step: StepSpec, path: string, phase: JobSpec["phase"]): Check[] => [
+    () => checkCommand(`${path}mapper`, step.mapper),
+    ...(phase !== "map" && step.r_num > 0
+      ? [() => checkCommand(`${path}reducer`, step.reducer)]
       : []),
-    ...step.files.map((file, i) => checkBlob(`${path}files.${i}`, fileOf(file).name, false)),
+    ...(step.r_num > 0
+      ? [() => checkCommand(`${path}combiner`, combinerOf(step.combiner, step.reducer))]
+      : []),
+    ...step.files.map((file, i) => () => checkBlob(`${path}files.${i}`, fileOf(file).name, false)),
   ];
-  const checks: Promise<Refusal>[] = [
+  const checks: Check[] = [
     ...(spec.steps.length === 0 ? checkStep(spec, "", spec.phase) : []),
     ...spec.steps.flatMap((step, i) => checkStep(step, `steps.${i}.`, "")),
     ...(spec.phase === "reduce"
       ? []
-      : spec.data.map((text, i) =>
-          checkData(store, text, spec.data.length > 1 ? `data.${i}` : "data"),
+      : spec.data.map(
+          (text, i) => () => checkData(store, text, spec.data.length > 1 ? `data.${i}` : "data"),
         )),
-    ...(spec.output === "" ? [] : [checkOutput(store, spec.output)]),
+    ...(spec.output === "" ? [] : [() => checkOutput(store, spec.output)]),
   ];
-  const violations = (await Promise.all(checks)).filter((found) => found !== undefined);
+  const found: Refusal[] = new Array(checks.length);
+  await inLanes([...checks.entries()], async ([index, check]) => {
+    found[index] = await check();
+  });
+  const violations = found.filter((refusal) => refusal !== undefined);
   if (violations.length > 0)
     throw new MrError("invalid", "the request names what is not there", { violations });
   return etags;
@@ -62,7 +73,11 @@ async function checkData(store: ObjectStore, text: string, field: string): Promi
     return { field, message: `there is no container ${container}` };
   // An empty container is an input like any other; a prefix or pattern that matches nothing is a slip.
   if (text === container) return undefined;
-  for await (const { name } of store.list(container, prefix)) if (matches(name)) return undefined;
+  const turns = new Turns();
+  for await (const { name } of store.list(container, prefix)) {
+    await turns.next();
+    if (matches(name)) return undefined;
+  }
   const rest = text.slice(container.length + 1);
   const what = rest === prefix ? `begins with ${prefix}` : `matches ${rest}`;
   return { field, message: `nothing in container ${container} ${what}` };

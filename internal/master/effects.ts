@@ -23,14 +23,17 @@ import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { badOutputOf, outputOf } from "../scheduler/state.ts";
 import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
 import { lineOrder } from "../shuffle/key_order.ts";
+import { inBatches, inLanes } from "./lanes.ts";
+import { sortedInTurns, Turns } from "./turns.ts";
 
 type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
 
-const REQUESTS_AT_A_TIME = 16;
 const RETRY_MS_MAX = 10_000;
 /** Keys looked at to cut ranges: of all map outputs together, and of each. */
 const SAMPLES_MAX = 200_000;
 const SAMPLES_MIN = 20;
+/** Of indexes of map outputs that are looked at together. */
+const INDEXES_BYTES_MAX = 64 * 1024 * 1024;
 const TASKS_ARCHIVE = "tasks.json";
 const PLAN_ARCHIVE = "plan.json";
 /** A plan of more input ranges is not kept for running tasks again. */
@@ -116,10 +119,13 @@ export class StorageEffects {
 
   /** In the order of the request; what it names twice is read twice, as by `cat`. */
   private async *inputs(data: string[]): AsyncIterable<InputBlob> {
+    const turns = new Turns();
     for (const text of data) {
       const { container, prefix, matches } = inputOf(text);
-      for await (const { name, size, etag } of this.store.list(container, prefix))
+      for await (const { name, size, etag } of this.store.list(container, prefix)) {
+        await turns.next();
         if (matches(name)) yield { container, name, etag, size, whole: isCompressed(name) };
+      }
     }
   }
 
@@ -142,7 +148,8 @@ export class StorageEffects {
     const each = Math.max(SAMPLES_MIN, Math.floor(SAMPLES_MAX / Math.max(1, sources.length)));
     const samples: KeySample[] = [];
     const lost: AttemptId[] = [];
-    await inLanes(sources, async (source) => {
+    const bytesOf = ({ size, indexOffset }: Segments) => size - indexOffset;
+    await inBatches(sources, bytesOf, INDEXES_BYTES_MAX, async (source) => {
       try {
         const index = await this.insist(`cutting ${job.id}`, () => this.readKeyIndex(source));
         samples.push(...samplesOf(index, each));
@@ -154,7 +161,10 @@ export class StorageEffects {
       }
     });
     if (lost.length > 0) throw new LostSources(lost);
-    return cutRanges(samples, spec.r_num, order);
+    const sorted = await sortedInTurns(samples, (a, b) =>
+      order.compareKeys(a.key, 0, a.key.length, b.key, 0, b.key.length),
+    );
+    return cutRanges(sorted, spec.r_num);
   }
 
   private async readKeyIndex({ object, indexOffset, size }: Segments) {
@@ -225,16 +235,22 @@ export class StorageEffects {
     const ranges = plan.splits.reduce((sum, split) => sum + split.length, 0);
     try {
       await this.store.ensureContainer(CONTAINER.logs);
-      await this.writeArchive(job, TASKS_ARCHIVE, tasks);
-      if (ranges <= ARCHIVED_RANGES_MAX) await this.writeArchive(job, PLAN_ARCHIVE, plan);
+      await this.writeArchive(job, TASKS_ARCHIVE, await listJson(tasks));
+      if (ranges > ARCHIVED_RANGES_MAX) return;
+      const { splits, sources, ...rest } = plan;
+      const fields = [
+        `"splits":${await listJson(splits)}`,
+        `"sources":${await listJson(sources)}`,
+        JSON.stringify(rest).slice(1, -1),
+      ];
+      await this.writeArchive(job, PLAN_ARCHIVE, `{${fields.join(",")}}`);
     } catch (error) {
       this.logger.warn({ job, error: messageOf(error) }, "the list of tasks was not archived");
     }
   }
 
-  private async writeArchive(job: string, name: string, value: object): Promise<void> {
-    const body = Buffer.from(JSON.stringify(value));
-    await this.store.create(CONTAINER.logs, joinName(job, name), body);
+  private async writeArchive(job: string, name: string, json: string): Promise<void> {
+    await this.store.create(CONTAINER.logs, joinName(job, name), Buffer.from(json));
   }
 
   async readTasks(job: string): Promise<TaskView[]> {
@@ -275,10 +291,13 @@ export class StorageEffects {
   }
 }
 
-async function inLanes<T>(items: T[], work: (item: T) => Promise<unknown>): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    while (next < items.length) await work(items[next++] as T);
-  };
-  await Promise.all(Array.from({ length: Math.min(REQUESTS_AT_A_TIME, items.length) }, lane));
+/** A list that may be long, written in turns. */
+async function listJson(items: object[]): Promise<string> {
+  const turns = new Turns();
+  const parts: string[] = [];
+  for (const item of items) {
+    parts.push(JSON.stringify(item));
+    await turns.next();
+  }
+  return `[${parts.join(",")}]`;
 }

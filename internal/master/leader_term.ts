@@ -29,6 +29,8 @@ export interface TermOptions {
 }
 
 const TICK_MS = 250;
+/** A leader that is told to stop commits what it has decided, but not for longer than this. */
+const HAND_OVER_MS = 5_000;
 /** A question whose answer cannot be made durable in this time is answered `unavailable`. */
 const ANSWER_MS = 10_000;
 
@@ -47,6 +49,8 @@ export class LeaderTerm {
   private readonly links = new Map<number, WorkerLink>();
   private readonly waiting = new Map<number, (answer: Answer) => void>();
   private readonly watchers = new JobWatchers();
+  private readonly looks = new Map<JobId, Promise<JobView>>();
+  private readonly said = new WeakMap<JobView, string>();
   private sessions = 0;
   private questions = 0;
   private pumping = false;
@@ -262,13 +266,35 @@ export class LeaderTerm {
       const askedMs = performance.now();
       // Waits from before the question: what changes meanwhile is not missed.
       const news = this.watchers.news(id, askedMs, either);
-      const { job } = await this.query({ kind: "job", id }, "job");
-      const now = JSON.stringify(job);
+      const job = await this.look(id);
+      const now = this.saidOf(job);
       if (now !== told) yield job;
       told = now;
       if (isFinal(job.state)) return;
       await news;
     }
+  }
+
+  /** Whoever looks at a job in one moment sees the same: its watchers are woken together. */
+  private look(id: JobId): Promise<JobView> {
+    let looking = this.looks.get(id);
+    if (looking === undefined) {
+      looking = this.query({ kind: "job", id }, "job").then(({ job }) => job);
+      this.looks.set(id, looking);
+      // Not for whoever begins to wait later: what changed in between would be missed.
+      setImmediate(() => this.looks.delete(id));
+    }
+    return looking;
+  }
+
+  /** What of a view may change, as text. */
+  private saidOf(job: JobView): string {
+    let said = this.said.get(job);
+    if (said === undefined) {
+      said = JSON.stringify({ ...job, spec: undefined });
+      this.said.set(job, said);
+    }
+    return said;
   }
 
   attach(link: WorkerLink): WorkerListener {
@@ -296,7 +322,10 @@ export class LeaderTerm {
   /** A planned hand-over: everything decided is committed and told, then others may lead. */
   async handOver(): Promise<void> {
     clearInterval(this.ticker);
+    const deadlineMs = performance.now() + HAND_OVER_MS;
     while ((!this.outbox.empty || this.pumping) && !this.end.signal.aborted) {
+      // What cannot be recorded is nobody's yet: others may lead without it.
+      if (performance.now() > deadlineMs) break;
       await this.pump();
       await delay(1);
     }

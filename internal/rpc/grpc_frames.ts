@@ -1,5 +1,6 @@
 import type { Writable } from "node:stream";
 import { MrError } from "../model/errors.ts";
+import type { ByteShare } from "./byte_budget.ts";
 
 /**
  * gRPC on an HTTP/2 stream: each message follows a byte of flags and four of its length. A session is
@@ -18,15 +19,24 @@ export class FrameReader {
   /** What must be there before it is worth looking again. */
   private wanted = HEAD_BYTES;
 
-  constructor(bytesMax: number) {
+  private readonly share: ByteShare | undefined;
+
+  /** @param share of what may be held of messages that are not whole; undefined: any amount. */
+  constructor(bytesMax: number, share?: ByteShare) {
     this.bytesMax = bytesMax;
+    this.share = share;
   }
 
-  /** @throws MrError `invalid` */
+  /** Whether a message has begun, and not ended. */
+  get isWaiting(): boolean {
+    return this.held > 0;
+  }
+
+  /** @throws MrError `invalid`, `too_many` */
   read(chunk: Buffer): Buffer[] {
     this.chunks.push(chunk);
     this.held += chunk.length;
-    if (this.held < this.wanted) return [];
+    if (this.held < this.wanted) return this.wait();
     const all = this.chunks.length === 1 ? chunk : Buffer.concat(this.chunks, this.held);
     const messages: Buffer[] = [];
     let at = 0;
@@ -45,7 +55,15 @@ export class FrameReader {
     }
     this.chunks = at === all.length ? [] : [all.subarray(at)];
     this.held = all.length - at;
+    this.wait();
     return messages;
+  }
+
+  /** For the rest of a message. */
+  private wait(): [] {
+    if (this.share?.holds(this.held) === false)
+      throw new MrError("too_many", "session: too much is held of messages that are not whole");
+    return [];
   }
 }
 

@@ -19,6 +19,7 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Certificates } from "../model/certificates.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Logger } from "../model/logger.ts";
+import { Seldom } from "./seldom.ts";
 import { MESSAGE_BYTES_MAX, type SessionServer } from "./session_server.ts";
 import { admits, type Peer, peerOf, refusalOf } from "./tls.ts";
 
@@ -26,6 +27,14 @@ import { admits, type Peer, peerOf, refusalOf } from "./tls.ts";
 const HTTP2_PREFACE = "PRI * HTTP/2";
 /** The first byte of every TLS connection: a handshake record. */
 const TLS_HANDSHAKE = 0x16;
+/** A proxy follows so many jobs on one connection. */
+const HTTP2_OPTIONS = { settings: { maxConcurrentStreams: 2_048 } };
+const CONNECTIONS_MAX = 30_000;
+/** Probes are few, and short. */
+const STRANGERS_MAX = 128;
+/** In which a connection says what it wants, in milliseconds. */
+const PATIENCE_MS = 10_000;
+const PATH_CHARS_MAX = 200;
 
 export interface RpcServerOptions {
   routes: (router: ConnectRouter) => void;
@@ -50,10 +59,16 @@ export class RpcServer {
   private readonly http2: Http2Server;
   private readonly secure: Http2SecureServer | undefined;
   private readonly sockets = new Set<Socket>();
+  /** Where there are certificates: connections that have shown none, the oldest first. */
+  private readonly strangers = new Set<Socket>();
+  private readonly refusals: Seldom;
   private readonly sessions = new Set<ServerHttp2Session>();
+  /** Of connections whose first request is waited for. */
+  private readonly awaited = new WeakMap<object, NodeJS.Timeout>();
 
   constructor(options: RpcServerOptions) {
     this.options = options;
+    this.refusals = new Seldom(options.logger);
     const connect = connectNodeAdapter({
       routes: options.routes,
       shutdownSignal: this.shutdown.signal,
@@ -66,7 +81,7 @@ export class RpcServer {
       if (!isSession) connect(request, response);
     });
     this.http1 = createHttp1(handler);
-    this.http2 = createHttp2({}, handler);
+    this.http2 = createHttp2(HTTP2_OPTIONS, handler);
     this.secure = options.certificates && this.secured(options.certificates, handler);
     for (const server of [this.http2, this.secure]) {
       server?.on("session", (session) => this.supervise(session));
@@ -78,13 +93,22 @@ export class RpcServer {
   private secured(certificates: Certificates, handler: Handler): Http2SecureServer {
     const server = createSecureServer(
       // A bad certificate counts as none: cut off in the handshake, its owner would not learn why.
-      { ...certificates.current(), allowHTTP1: true, requestCert: true, rejectUnauthorized: false },
+      {
+        ...HTTP2_OPTIONS,
+        ...certificates.current(),
+        allowHTTP1: true,
+        requestCert: true,
+        rejectUnauthorized: false,
+      },
       handler,
     );
+    server.on("secureConnection", (socket: TLSSocket) => {
+      if (!socket.authorized) this.admitStranger(socket);
+    });
     certificates.onChange(() => server.setSecureContext(certificates.current()));
     server.on("tlsClientError", (error, socket) => {
       const peer = socket.remoteAddress ?? "";
-      this.options.logger.warn({ peer, error: messageOf(error) }, "a peer was refused");
+      this.refusals.warn(peer, { peer, error: messageOf(error) }, "a peer was refused");
     });
     return server;
   }
@@ -93,6 +117,7 @@ export class RpcServer {
   private guarded(handler: Handler): Handler {
     const peers = new WeakMap<object, Peer>();
     return (request, response) => {
+      clearTimeout(this.awaited.get(request.socket));
       if (isFromPage(request.headers)) {
         request.resume();
         return refuse(response, "web pages are not answered here");
@@ -104,8 +129,9 @@ export class RpcServer {
       const peer = peers.get(connection);
       if (admits(request.url ?? "", peer)) return handler(request, response);
       const why = refusalOf(socket, peer);
-      const from = { peer: socket.remoteAddress ?? "", path: request.url ?? "" };
-      this.options.logger.warn({ ...from, error: why }, "a peer was refused");
+      const path = (request.url ?? "").slice(0, PATH_CHARS_MAX);
+      const from = { peer: socket.remoteAddress ?? "", path };
+      this.refusals.warn(`${from.peer} ${why}`, { ...from, error: why }, "a peer was refused");
       request.resume();
       refuse(response, why);
     };
@@ -120,19 +146,31 @@ export class RpcServer {
     return address !== null && typeof address === "object" ? address.port : port;
   }
 
+  /** Beyond some, the oldest has to go: a probe that comes now is answered all the same. */
+  private admitStranger(socket: Socket): void {
+    this.strangers.add(socket);
+    socket.once("close", () => this.strangers.delete(socket));
+    const [oldest] = this.strangers;
+    if (this.strangers.size > STRANGERS_MAX) oldest?.destroy();
+  }
+
   private dispatch(socket: Socket): void {
+    if (this.sockets.size >= CONNECTIONS_MAX) return void socket.destroy();
     this.sockets.add(socket);
     socket.setNoDelay(true);
     socket.on("close", () => this.sockets.delete(socket));
     socket.on("error", () => socket.destroy());
-    const patience = setTimeout(() => socket.destroy(), 10_000);
+    const patience = setTimeout(() => socket.destroy(), PATIENCE_MS);
     socket.once("close", () => clearTimeout(patience));
     const look = () => {
       const chunk = socket.read() as Buffer | null;
       if (chunk === null) return void socket.once("readable", look);
-      clearTimeout(patience);
       socket.unshift(chunk);
       const server = this.serverFor(chunk);
+      if (this.secure !== undefined && server !== this.secure) this.admitStranger(socket);
+      // Of HTTP/1 a whole request is waited for; HTTP/2 is pinged, TLS has a limit of its own.
+      if (server === this.http1) this.awaited.set(socket, patience);
+      else clearTimeout(patience);
       server.emit("connection", socket);
       if (server === this.http1) socket.resume();
     };

@@ -111,6 +111,8 @@ function clusterService(ports: MasterPorts): ServiceImpl<typeof ClusterService> 
   };
 }
 
+const WATCHES_MAX = 64;
+
 /**
  * Of the service "liveness" (it answers), or any other: all serve until the master drains. One that
  * stands by serves, too.
@@ -120,13 +122,22 @@ function healthService(ports: MasterPorts): ServiceImpl<typeof Health> {
   const status = ({ service }: { service: string }) => ({
     status: service === "liveness" || ports.serving() ? SERVING : NOT_SERVING,
   });
+  let watches = 0;
   return {
     check: status,
     async *watch(request, context) {
-      yield status(request);
-      await new Promise<void>((resolve) => {
-        context.signal.addEventListener("abort", () => resolve(), { once: true });
-      });
+      // Asked by anybody, without a certificate: each costs as much as a worker.
+      if (watches >= WATCHES_MAX)
+        throw toConnectError(new MrError("too_many", `health is watched ${watches} times`));
+      watches += 1;
+      try {
+        yield status(request);
+        await new Promise<void>((resolve) => {
+          context.signal.addEventListener("abort", () => resolve(), { once: true });
+        });
+      } finally {
+        watches -= 1;
+      }
     },
   };
 }
@@ -147,7 +158,10 @@ function workerService(sessions: WorkerSessions): ServiceImpl<typeof WorkerServi
       })();
       // The context's signal does not wake a reader of `requests`: a task of its own reads them.
       const reading = (async () => {
-        for await (const request of requests) listener.hear(workerMessageFromWire(request));
+        for await (const request of requests) {
+          const message = workerMessageFromWire(request);
+          if (message !== undefined) listener.hear(message);
+        }
       })();
       reading.then(
         () => queue.close(),

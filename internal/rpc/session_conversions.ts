@@ -5,6 +5,7 @@ import { blobNameFault, containerNameFault } from "../model/names.ts";
 import type { MasterMessage, WorkerMessage } from "../model/session.ts";
 import type {
   Assignment,
+  AttemptProgress,
   BadRecords,
   KeyBounds,
   Receipt,
@@ -57,12 +58,7 @@ function workerBody(message: WorkerMessage): object {
     case "heartbeat":
       return {
         seq: big(message.seq),
-        attempts: message.attempts.map((entry) => ({
-          ...entry,
-          bytesIn: big(entry.bytesIn),
-          bytesTotal: big(entry.bytesTotal),
-          counters: countersToWire(entry.counters),
-        })),
+        attempts: beatsToWire(message.attempts),
       };
     case "completed":
       return {
@@ -72,47 +68,89 @@ function workerBody(message: WorkerMessage): object {
         ...(message.bad && { bad: badToWire(message.bad) }),
       };
     case "failed": {
-      const { attempt, class: why, logTail, lostOutputs } = message;
-      return { attempt, class: why, message: message.message, logTail, lostOutputs };
+      const { attempt, class: why, lostOutputs } = message;
+      return {
+        attempt,
+        class: why,
+        message: message.message.slice(0, MESSAGE_CHARS_MAX),
+        logTail: message.logTail.slice(-LOG_TAIL_CHARS_MAX),
+        lostOutputs,
+      };
     }
     case "goodbye":
       return {};
   }
 }
 
-export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
+/** Of what scripts count and say of themselves, in one heartbeat, in characters. */
+const SAID_CHARS_MAX = 512 * 1024;
+
+/** Where scripts say too much, that of some attempts waits for the end: the leases must not. */
+function beatsToWire(attempts: AttemptProgress[]) {
+  let said = 0;
+  return attempts.map(({ counters, status, ...entry }) => {
+    for (const name of Object.keys(counters)) said += name.length + 20;
+    said += status.length;
+    const fits = said <= SAID_CHARS_MAX;
+    return {
+      ...entry,
+      bytesIn: big(entry.bytesIn),
+      bytesTotal: big(entry.bytesTotal),
+      status: fits ? status : "",
+      counters: fits ? countersToWire(counters) : {},
+    };
+  });
+}
+
+/** As many as a worker of the most slots could have. */
+const SLOTS_MAX = 1_000;
+const ATTEMPTS_MAX = 100_000;
+/** Of each share of a slot: one that runs, one that waits, and some that are sealed. */
+const HELD_PER_SHARE = 8;
+const LOST_MAX = 10_000;
+const STATUS_CHARS_MAX = 500;
+const MESSAGE_CHARS_MAX = 2_000;
+const LOG_TAIL_CHARS_MAX = 8_000;
+
+/**
+ * Every field has a bound: what a worker says becomes records, and views.
+ * @returns undefined: a message of a kind that only newer versions know.
+ * @throws MrError `invalid`
+ */
+export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | undefined {
   const { message } = wire;
   switch (message.case) {
     case "hello": {
       const { workerId, host, pid, slots, attempts } = message.value;
       const reducesPerSlot = message.value.reducesPerSlot || 1;
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(workerId)) throw refuse("a bad worker id");
-      if (slots < 1 || slots > 10_000) throw refuse("slots out of range");
+      if (!/^[\w.:-]{0,253}$/.test(host)) throw refuse("a bad host");
+      if (slots < 1 || slots > SLOTS_MAX) throw refuse("slots out of range");
       if (reducesPerSlot < 1 || reducesPerSlot > 100) throw refuse("reduces per slot out of range");
-      for (const attempt of attempts) checkAttempt(attempt);
-      return {
-        kind: "hello",
-        worker: { id: workerId, host, pid, slots, reducesPerSlot },
-        attempts,
-      };
+      checkAttempts(attempts, HELD_PER_SHARE * slots * reducesPerSlot);
+      const worker = { id: workerId, host, pid: whole(pid, "pid"), slots, reducesPerSlot };
+      return { kind: "hello", worker, attempts };
     }
     case "ready": {
       const { free, grantsSeen: seen, ahead } = message.value;
-      if (free < 0 || seen < 0 || ahead < 0) throw refuse("a negative count");
+      for (const count of [free, seen, ahead]) whole(count, "count");
       return { kind: "ready", free, seen, ahead };
     }
-    case "heartbeat":
+    case "heartbeat": {
+      const { seq, attempts } = message.value;
+      if (attempts.length > ATTEMPTS_MAX) throw refuse("too many attempts");
       return {
         kind: "heartbeat",
-        seq: Number(message.value.seq),
-        attempts: message.value.attempts.map((entry) => ({
+        seq: whole(seq, "number"),
+        attempts: attempts.map((entry) => ({
           attempt: checkAttempt(entry.attempt),
-          bytesIn: Number(entry.bytesIn),
-          bytesTotal: Number(entry.bytesTotal),
-          status: entry.status.slice(0, 500),
+          bytesIn: whole(entry.bytesIn, "figure"),
+          bytesTotal: whole(entry.bytesTotal, "figure"),
+          status: entry.status.slice(0, STATUS_CHARS_MAX),
           counters: countersFromWire(entry.counters),
         })),
       };
+    }
     case "completed":
       return {
         kind: "completed",
@@ -128,16 +166,28 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage {
         kind: "failed",
         attempt: checkAttempt(attempt),
         class: why,
-        message: message.value.message.slice(0, 2_000),
-        logTail: logTail.slice(-8_000),
-        lostOutputs: message.value.lostOutputs.map(checkAttempt),
+        message: message.value.message.slice(0, MESSAGE_CHARS_MAX),
+        logTail: logTail.slice(-LOG_TAIL_CHARS_MAX),
+        lostOutputs: checkAttempts(message.value.lostOutputs, LOST_MAX),
       };
     }
     case "goodbye":
       return { kind: "goodbye" };
     default:
-      throw refuse("a message of no known kind");
+      if (wire.$unknown !== undefined) return undefined;
+      throw refuse("a message that says nothing");
   }
+}
+
+/** A count, or a figure: never below nothing, and exact. */
+function whole(value: number | bigint, what: string): number {
+  if (value < 0 || value > Number.MAX_SAFE_INTEGER) throw refuse(`a ${what} out of range`);
+  return Number(value);
+}
+
+function checkAttempts(attempts: string[], most: number): string[] {
+  if (attempts.length > most) throw refuse("too many attempts");
+  return attempts.map(checkAttempt);
 }
 
 export function masterMessageToWire(message: MasterMessage): SessionResponse {
@@ -168,7 +218,8 @@ function masterBody(message: MasterMessage): object {
   }
 }
 
-export function masterMessageFromWire(wire: SessionResponse): MasterMessage {
+/** @returns undefined: a message of a kind that only newer versions know. */
+export function masterMessageFromWire(wire: SessionResponse): MasterMessage | undefined {
   const { message } = wire;
   switch (message.case) {
     case "welcome": {
@@ -194,7 +245,8 @@ export function masterMessageFromWire(wire: SessionResponse): MasterMessage {
     case "drain":
       return { kind: "drain" };
     default:
-      throw refuse("a message of no known kind");
+      if (wire.$unknown !== undefined) return undefined;
+      throw refuse("a message that says nothing");
   }
 }
 
@@ -305,8 +357,9 @@ function partToWire({ container, name, size, token }: Receipt) {
 
 function partFromWire({ container, name, size, token }: PartMessage): Receipt {
   const fault = containerNameFault(container) ?? blobNameFault(name);
-  if (fault !== undefined || token.length > 2_000) throw refuse(`a bad receipt: ${fault}`);
-  return { container, name, size: Number(size), token };
+  if (fault !== undefined) throw refuse(`a bad receipt: ${fault}`);
+  if (!/^[\w./:-]{1,500}$/.test(token)) throw refuse("a bad receipt: its token");
+  return { container, name, size: whole(size, "size"), token };
 }
 
 function badToWire({ records, receipt }: BadRecords) {
@@ -315,7 +368,7 @@ function badToWire({ records, receipt }: BadRecords) {
 
 function badFromWire(message: BadMessage | undefined): BadRecords | undefined {
   if (message === undefined) return undefined;
-  const records = Number(message.records);
+  const records = whole(message.records, "number of records");
   if (records < 1 || message.part === undefined)
     throw refuse("bad records without a number or a place");
   return { records, receipt: partFromWire(message.part) };
@@ -328,16 +381,22 @@ function segmentsToWire(segments: Segments) {
 
 function segmentsFromWire(message: SegmentsMessage): Segments {
   const { digest, sizes } = message;
-  if (digest.length > 100) throw refuse("a digest that is too long");
+  if (!/^[\w+/=:-]{0,100}$/.test(digest)) throw refuse("a bad digest");
   if (sizes.length > 1_000 || !/^[A-Za-z0-9+/]*={0,2}$/.test(sizes))
     throw refuse("bad sizes of segments");
-  return { kind: "segments", ...placeFromWire(message), digest, sizes };
+  const place = placeFromWire(message);
+  if (place.indexOffset > place.size) throw refuse("an index beyond its object");
+  return { kind: "segments", ...place, digest, sizes };
 }
 
 function placeFromWire({ object, size, indexOffset }: SegmentsMessage | SourceMessage) {
   const fault = blobNameFault(object);
   if (fault !== undefined) throw refuse(`a bad object name: ${fault}`);
-  return { object, size: Number(size), indexOffset: Number(indexOffset) };
+  return {
+    object,
+    size: whole(size, "size"),
+    indexOffset: whole(indexOffset, "offset"),
+  };
 }
 
 function sourceToWire({ object, size, indexOffset, at }: Source) {
@@ -362,7 +421,15 @@ const COUNTERS_MAX = 200;
 
 function countersFromWire(counters: Record<string, bigint>): Record<string, number> {
   const some = Object.entries(counters).slice(0, COUNTERS_MAX);
-  return Object.fromEntries(some.map(([name, value]) => [name.slice(0, 200), Number(value)]));
+  const most = BigInt(Number.MAX_SAFE_INTEGER);
+  return Object.fromEntries(
+    some
+      .filter(([name]) => name !== "__proto__")
+      .map(([name, value]) => [
+        name.slice(0, 200),
+        Number(value > most ? most : value < -most ? -most : value),
+      ]),
+  );
 }
 
 function statsToWire(stats: TaskStats) {
@@ -379,11 +446,11 @@ function statsToWire(stats: TaskStats) {
 function statsFromWire(stats: StatsMessage | undefined): TaskStats {
   if (stats === undefined) throw refuse("a completed attempt without figures");
   return {
-    recordsIn: Number(stats.recordsIn),
-    bytesIn: Number(stats.bytesIn),
-    recordsOut: Number(stats.recordsOut),
-    bytesOut: Number(stats.bytesOut),
-    wallMs: Number(stats.wallMs),
+    recordsIn: whole(stats.recordsIn, "figure"),
+    bytesIn: whole(stats.bytesIn, "figure"),
+    recordsOut: whole(stats.recordsOut, "figure"),
+    bytesOut: whole(stats.bytesOut, "figure"),
+    wallMs: whole(stats.wallMs, "figure"),
     counters: countersFromWire(stats.counters),
   };
 }

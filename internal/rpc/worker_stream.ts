@@ -81,8 +81,10 @@ export class WorkerStream implements LeaderStream {
   private hear(chunk: Buffer): void {
     this.heard = true;
     try {
-      for (const bytes of this.reader.read(chunk))
-        this.incoming.push(masterMessageFromWire(fromBinary(SessionResponseSchema, bytes)));
+      for (const bytes of this.reader.read(chunk)) {
+        const message = masterMessageFromWire(fromBinary(SessionResponseSchema, bytes));
+        if (message !== undefined) this.incoming.push(message);
+      }
     } catch (error) {
       this.end(error);
     }

@@ -115,14 +115,18 @@ function resolveFrom(state: State, spec: JobRecord["spec"]): JobRecord["spec"] |
       job.record.spec.phase === "map" &&
       stateOf(job) === "succeeded" &&
       job.record.spec.mapper === spec.mapper &&
-      job.record.spec.data.join("\n") === spec.data.join("\n") &&
       job.record.spec.r_num === spec.r_num &&
+      isSameList(job.record.spec.data, spec.data) &&
       shuffleOf(job.record.spec) === shuffleOf(spec),
   );
   const newest = jobs.toSorted((a, b) => b.record.order - a.record.order)[0];
   if (newest !== undefined) return { ...spec, from: newest.record.id };
   const message = `no finished map phase of ${spec.mapper} over ${spec.data.join(", ")} with r_num ${spec.r_num}`;
   return new MrError("invalid", message, { violations: [{ field: "phase", message }] });
+}
+
+function isSameList(a: string[], b: string[]): boolean {
+  return a.length === b.length && a.every((text, i) => text === b[i]);
 }
 
 export function startQueued(state: State, at: At, out: Command[]): void {

@@ -13,6 +13,11 @@ const UNKNOWN = 0xffff;
 /** Longer keys are cut here: their beginning sorts before them, and that is enough. */
 export const INDEX_KEY_BYTES = 256;
 
+/** A longer index tells of every second block only, and so on: the leader reads those of all maps. */
+const ENTRIES_MAX = 100_000;
+/** The longest that there is. */
+export const KEY_INDEX_BYTES_MAX = ENTRIES_MAX * (10 + INDEX_KEY_BYTES) + 12;
+
 export interface KeyIndexEntry {
   offset: number;
   /** A lower bound of the block's keys; undefined: none is known. */
@@ -34,7 +39,10 @@ export class KeyIndexWriter {
   /** Blocks are as small as this, so that ranges need not read much beyond their borders. */
   readonly blockBytes: number;
   private readonly cuttable: boolean;
-  private readonly entries: Buffer[] = [];
+  private entries: Buffer[] = [];
+  private blocks = 0;
+  /** One of so many blocks is in the index. */
+  private every = 1;
 
   constructor(blockBytes: number, order: Pick<LineOrder, "byBytes">) {
     this.blockBytes = blockBytes;
@@ -42,6 +50,13 @@ export class KeyIndexWriter {
   }
 
   beginBlock(offset: number, key: Buffer): void {
+    this.blocks += 1;
+    if ((this.blocks - 1) % this.every !== 0) return;
+    if (this.entries.length === ENTRIES_MAX) {
+      this.entries = this.entries.filter((_, i) => i % 2 === 0);
+      this.every *= 2;
+      if ((this.blocks - 1) % this.every !== 0) return;
+    }
     const isKnown = key.length <= INDEX_KEY_BYTES || this.cuttable;
     const length = isKnown ? Math.min(key.length, INDEX_KEY_BYTES) : 0;
     const entry = Buffer.alloc(10 + length);
@@ -120,11 +135,11 @@ export function samplesOf({ blocks, end }: KeyIndex, samplesMax: number): KeySam
   return samples;
 }
 
-/** The keys at which `partitions` ranges of about equal bytes begin, without the first. */
-export function cutRanges(samples: KeySample[], partitions: number, order: LineOrder): Buffer[] {
-  const sorted = samples.toSorted((a, b) =>
-    order.compareKeys(a.key, 0, a.key.length, b.key, 0, b.key.length),
-  );
+/**
+ * The keys at which `partitions` ranges of about equal bytes begin, without the first.
+ * @param sorted by key.
+ */
+export function cutRanges(sorted: KeySample[], partitions: number): Buffer[] {
   const total = sorted.reduce((sum, { bytes }) => sum + bytes, 0);
   const cuts: Buffer[] = [];
   let before = 0;
