@@ -12,6 +12,8 @@ export const LIMIT = {
   queuedJobs: 1_000,
   /** Of these, one client's that has a token. */
   queuedJobsPerOwner: 250,
+  /** The index of one map output: of 2,000 partitions, or of ranges (shuffle/key_index.ts). */
+  runIndexBytes: 32 * 1024 * 1024,
   /** Input ranges in one map task: its grant must fit one message. */
   rangesPerTask: 20_000,
   /** Distinct names; what a task counts beyond them is dropped, so that the report stays small. */

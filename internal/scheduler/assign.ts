@@ -3,18 +3,32 @@ import { sharesOf, type TaskJob } from "../model/task.ts";
 import { assignmentFrom, planOf, taskJobFrom } from "./assignment.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
-import { currentPhase, type Job, type Phase, type State, type Task, type Worker } from "./state.ts";
+import {
+  currentPhase,
+  type Job,
+  mustRunAlone,
+  type Phase,
+  type State,
+  type Task,
+  type Worker,
+} from "./state.ts";
 
 /** What a worker may be granted right now (S2), in shares: those free less what is still on its way. */
 export function credit(worker: Worker, atMs: number): number {
-  if (worker.session === undefined) return 0;
+  if (worker.session === undefined || isKept(worker)) return 0;
   if (atMs < worker.probationUntilMs && worker.attempts.size > 0) return 0;
   return worker.free - (worker.sent - worker.seen);
 }
 
 /** What it may have waiting, where much is left to grant. */
 function aheadOf(worker: Worker, atMs: number): number {
-  return worker.session === undefined || atMs < worker.probationUntilMs ? 0 : worker.ahead;
+  const isAway = worker.session === undefined || isKept(worker);
+  return isAway || atMs < worker.probationUntilMs ? 0 : worker.ahead;
+}
+
+/** For a task that is to run alone. */
+function isKept({ reserved, alone }: Worker): boolean {
+  return reserved || alone !== undefined;
 }
 
 /** So many tasks are left for each slot that none waits in vain for one where another stands idle. */
@@ -83,6 +97,7 @@ function nextWorker(
  * and past one that has begun with it (early_reduces.ts) only when that one could not.
  */
 function mayRun(state: State, job: Job, task: Task, worker: Worker, atMs: number): boolean {
+  if (mustRunAlone(task)) return false;
   const early = task.kind === "reduce" ? job.early.get(task.index)?.worker : undefined;
   if (early !== undefined && early !== worker.info.id && !task.avoid.includes(early)) {
     const other = state.idle.has(early) ? state.workers.get(early) : undefined;
@@ -149,6 +164,14 @@ function takeReady(phase: Phase, mayRun: (task: Task) => boolean): Task | undefi
   return found;
 }
 
+/** Whether it waits to be granted. */
+export function currentlyReady(job: Job, task: Task): boolean {
+  const phase = currentPhase(job);
+  return (
+    phase?.kind === task.kind && task.state.kind === "pending" && phase.ready.includes(task.index)
+  );
+}
+
 export function grant(
   state: State,
   job: Job,
@@ -160,6 +183,7 @@ export function grant(
   state.grants += 1;
   const id = attemptId(job.record.id, taskId(task.kind, task.index), state.epoch, state.grants);
   openLease(state, job, task, worker, id, atMs);
+  if (mustRunAlone(task)) runAlone(state, worker, id);
   worker.sent += sharesOf(task.kind, worker.info);
   const plan = planOf(job);
   job.told[task.kind] ??= taskJobFrom(job.record, plan, task.kind);
@@ -172,6 +196,13 @@ export function grant(
     session: worker.session as number,
     message,
   });
+}
+
+function runAlone(state: State, worker: Worker, id: string): void {
+  worker.reserved = false;
+  worker.alone = id;
+  const attempt = state.attempts.get(id);
+  if (attempt !== undefined) attempt.alone = true;
 }
 
 /** A mapper that has failed twice, or has one try left, is no accident: look for the records at fault. */

@@ -2,14 +2,25 @@ import { contractOf, extensionOf } from "../model/contract.ts";
 import type { RecordWrite } from "../model/coordinator.ts";
 import { parseAttemptId, partName, taskId } from "../model/ids.ts";
 import type { FailureClass } from "../model/job.ts";
+import { LIMIT } from "../model/limits.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
 import { mapOutputName, type TaskOutput } from "../model/task.ts";
+import { countDeath } from "./alone.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
 import { advance } from "./job_stages.ts";
-import { findTask, recordDone, removeAttempt, revoke, revokeMessage, send } from "./leases.ts";
+import {
+  findTask,
+  mayHold,
+  recordDone,
+  rememberLapsed,
+  removeAttempt,
+  revoke,
+  revokeMessage,
+  send,
+} from "./leases.ts";
 import { findCurrent, loseOutputs, replaceLost, winnersOf } from "./lost_outputs.ts";
 import { put } from "./record_writes.ts";
 import {
@@ -71,6 +82,7 @@ export function completed(
     send(worker, { kind: "settled", attempt: message.attempt, won: false }, out);
     return;
   }
+  const counts = attempt !== undefined || mayHold(state, worker, message.attempt);
   if (attempt !== undefined) removeAttempt(state, attempt);
   worker.losses = 0;
   if (found === undefined) {
@@ -78,6 +90,9 @@ export function completed(
   } else if (found.task.state.kind === "done") {
     const won = found.task.state.done.attempt === message.attempt;
     send(worker, { kind: "settled", attempt: message.attempt, won }, out);
+  } else if (!counts) {
+    // Nobody has granted it to this worker.
+    send(worker, { kind: "settled", attempt: message.attempt, won: false }, out);
   } else {
     win(state, worker, found, message, at, out);
   }
@@ -159,11 +174,14 @@ export function lapseLeases(state: State, at: At, out: Command[]): void {
   for (const attempt of [...state.attempts.values()]) {
     if (attempt.deadlineMs > at.atMs) continue;
     const worker = state.workers.get(attempt.worker);
+    rememberLapsed(state, attempt);
     if (worker !== undefined) {
       countLoss(state, worker, at.atMs);
       revokeMessage(worker, attempt.id, "the lease has lapsed", out);
     }
-    loseAttempt(state, attempt, "the worker's lease lapsed", at, out);
+    if (worker?.session === undefined)
+      loseAttempt(state, attempt, "the worker is gone without a word", at, out, true);
+    else loseAttempt(state, attempt, "the worker's lease lapsed", at, out);
   }
 }
 
@@ -173,10 +191,11 @@ export function loseAttempt(
   message: string,
   at: At,
   out: Command[],
+  died = false,
 ): void {
   const job = state.jobs.get(attempt.job);
   if (job !== undefined && !attempt.revoked) job.attemptsLost += 1;
-  endAttempt(state, attempt, { class: "infra", message, logTail: "" }, at, out);
+  endAttempt(state, attempt, { class: "infra", message, logTail: "", died }, at, out);
 }
 
 /** An attempt is gone without output: charge its task and queue it again, or fail the job. */
@@ -198,7 +217,9 @@ function endAttempt(
   const { class: why, message } = reason;
   out.push({ kind: "lost", attempt: attempt.id, worker: attempt.worker, why, message });
   out.push({ kind: "changed", job: job.record.id });
-  const verdict = verdictOf(state, job, task, reason.class);
+  const verdict = reason.died
+    ? (countDeath(task, attempt.alone) ?? verdictOf(state, job, task, why))
+    : (failsAlike(state, task, attempt, reason, at.atMs) ?? verdictOf(state, job, task, why));
   if (verdict !== undefined) {
     const error = { ...(task.firstError ?? errorOf(attempt, reason)) };
     error.message = verdict === "" ? error.message : `${error.message} (${verdict})`;
@@ -221,6 +242,7 @@ function chargeTask(
 ): void {
   if (reason.class === "preempted" || reason.class === "revoked") return;
   task.lastError = reason.message;
+  job.lastError = errorOf(attempt, reason);
   if (reason.class === "infra") {
     task.infraFailures += 1;
     avoid(task, attempt.worker);
@@ -243,6 +265,26 @@ function chargeTask(
 
 function avoid(task: Task, worker: string): void {
   if (!task.avoid.includes(worker)) task.avoid = [...task.avoid, worker];
+}
+
+/**
+ * A disk that is full, a library that is missing: what one worker says after three minutes of
+ * trying may pass, what three say at once will not.
+ */
+function failsAlike(
+  { config }: State,
+  task: Task,
+  attempt: Attempt,
+  reason: LossReason,
+  atMs: number,
+): string | undefined {
+  if (reason.class !== "infra" || atMs - attempt.startedAtMs > config.alikeMs) return undefined;
+  // But for what is different each time: names, numbers.
+  const message = reason.message.replace(/[0-9a-f]{6,}|\d+/g, "#");
+  const before = task.alike.message === message ? task.alike.workers : [];
+  const workers = before.includes(attempt.worker) ? before : [...before, attempt.worker];
+  task.alike = { message, workers };
+  return workers.length >= config.alikeWorkers ? `on ${workers.length} workers alike` : undefined;
 }
 
 /** Undefined: try again. Otherwise why not ("" when the error says it all). */
@@ -289,6 +331,10 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
   const name = parseAttemptId(message.attempt);
   if (name === undefined) return false;
   const output: TaskOutput = message.output;
+  const receipts = [message.bad?.receipt, output.kind === "part" ? output.receipt : undefined];
+  // A token with a slash begins with the group of what was staged, which is the job.
+  if (receipts.some((one) => one?.token.includes("/") && !one.token.startsWith(`${name.job}/`)))
+    return false;
   if (message.bad !== undefined) {
     const { receipt } = message.bad;
     const place = locationOf(badOutputOf(job.record));
@@ -297,7 +343,11 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
       return false;
   }
   if (name.kind === "map" && job.reduce.tasks.length > 0)
-    return output.kind === "segments" && output.object === mapOutputName(message.attempt);
+    return (
+      output.kind === "segments" &&
+      output.object === mapOutputName(message.attempt) &&
+      output.size - output.indexOffset <= LIMIT.runIndexBytes
+    );
   if (output.kind !== "part") return false;
   const place = locationOf(outputOf(job.record));
   const { compression } = contractOf(job.record.spec);

@@ -7,7 +7,7 @@ import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { continuePipeline, resumePoint } from "./pipeline.ts";
 import { put } from "./record_writes.ts";
-import { type Job, newJob, outputOf, type State, stateOf } from "./state.ts";
+import { currentPhase, type Job, newJob, outputOf, type State, stateOf } from "./state.ts";
 import { isPipeline, stepsOf } from "./steps.ts";
 import { viewJob } from "./views.ts";
 
@@ -132,20 +132,51 @@ function isSameList(a: string[], b: string[]): boolean {
 export function startQueued(state: State, at: At, out: Command[]): void {
   if (!state.vacancy) return;
   state.vacancy = false;
-  let active = 0;
+  const active: Job[] = [];
   const queued: Job[] = [];
   // Pipelines take no place of their own: each gives its own to its step, which is visited next.
   for (const job of state.jobs.values()) {
     if (job.stage.kind === "queued" && isPipeline(job)) continuePipeline(state, job, at, out);
     else if (job.stage.kind === "queued") queued.push(job);
-    else if (job.stage.kind !== "ended" && job.stage.kind !== "steps") active += 1;
+    else if (hasPlace(state, job, at.atMs)) active.push(job);
   }
-  for (const job of queued.slice(0, Math.max(0, state.config.activeJobsMax - active))) {
+  for (const job of queued.toSorted(byTurn)) {
+    // Jobs of a lower priority are no reason to wait: theirs are the slots that are left over.
+    const before = active.filter(({ record }) => record.spec.priority >= priorityOf(job));
+    if (before.length >= state.config.activeJobsMax) continue;
     job.stage = { kind: "planning" };
+    job.activeSinceMs = at.atMs;
+    active.push(job);
     out.push({ kind: "plan", job: job.record });
     out.push({ kind: "changed", job: job.record.id });
   }
+  state.queued = queued.some(({ stage }) => stage.kind === "queued");
 }
+
+function priorityOf({ record }: Job): number {
+  return record.spec.priority;
+}
+
+function byTurn(a: Job, b: Job): number {
+  return priorityOf(b) - priorityOf(a) || a.record.order - b.record.order;
+}
+
+/** Whether it counts among the active ones: it runs, or will at once when there is a slot. */
+function hasPlace({ config }: State, job: Job, atMs: number): boolean {
+  const { kind } = job.stage;
+  if (kind === "ended" || kind === "steps" || kind === "queued") return false;
+  if (job.running > 0 || (currentPhase(job)?.ready.length ?? 0) > 0) return true;
+  return atMs - job.activeSinceMs < config.idlePlaceMs;
+}
+
+/** What keeps a place without using it loses it with time, not by an event. */
+export function lookAtQueue(state: State, atMs: number): void {
+  if (!state.queued || atMs - state.queueSeenMs < QUEUE_LOOK_MS) return;
+  state.queueSeenMs = atMs;
+  state.vacancy = true;
+}
+
+const QUEUE_LOOK_MS = 1_000;
 
 export function cancelJob(state: State, event: Of<"cancel">, out: Command[]): void {
   const job = state.jobs.get(event.id);

@@ -38,6 +38,7 @@ export function openLease(
     startedAtMs: atMs,
     deadlineMs: atMs + state.config.leaseMs,
     revoked: false,
+    alone: false,
     bytesIn: 0,
     bytesTotal: 0,
     status: "",
@@ -108,7 +109,12 @@ export function send(
 
 export function removeAttempt(state: State, attempt: Attempt): void {
   state.attempts.delete(attempt.id);
-  state.workers.get(attempt.worker)?.attempts.delete(attempt.id);
+  const worker = state.workers.get(attempt.worker);
+  worker?.attempts.delete(attempt.id);
+  if (worker?.alone === attempt.id) {
+    worker.alone = undefined;
+    state.idle.add(worker.info.id);
+  }
   const job = state.jobs.get(attempt.job);
   if (job === undefined) return;
   if (!attempt.revoked) job.running -= 1;
@@ -117,6 +123,26 @@ export function removeAttempt(state: State, attempt: Attempt): void {
   if (task === undefined) return;
   const others = task.attempts.filter((id) => id !== attempt.id);
   task.attempts = others.length === 0 ? NONE : others;
+}
+
+/** So many are remembered. */
+const LAPSED_MAX = 10_000;
+
+/** Its worker may still come to an end with it. */
+export function rememberLapsed(state: State, { id, worker }: Attempt): void {
+  state.lapsed.set(id, worker);
+  const [oldest] = state.lapsed.keys();
+  if (state.lapsed.size > LAPSED_MAX && oldest !== undefined) state.lapsed.delete(oldest);
+}
+
+/**
+ * Whether a worker can have an attempt that we do not know: one of ours whose lease has lapsed, or
+ * one that an earlier leader has granted, to a worker that it knew, and which was announced.
+ */
+export function mayHold(state: State, worker: Worker, id: AttemptId): boolean {
+  const epoch = Number(parseAttemptId(id)?.attempt.split("-")[0]);
+  if (epoch === state.epoch) return state.lapsed.get(id) === worker.info.id;
+  return epoch < state.epoch && worker.inherited && worker.announced.has(id);
 }
 
 /** The task of an attempt, if its job still plans to use it or has used it. */

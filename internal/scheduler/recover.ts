@@ -115,7 +115,7 @@ function orderOf(stored: Stored): number {
 }
 
 function expectWorker(state: State, info: Worker["info"], atMs: number): void {
-  state.workers.set(info.id, newWorker(info));
+  state.workers.set(info.id, { ...newWorker(info), inherited: true });
   state.hold ??= { untilMs: atMs + state.config.leaseMs, expected: new Set() };
   state.hold.expected.add(info.id);
 }

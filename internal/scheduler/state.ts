@@ -2,7 +2,13 @@ import type { AttemptId, JobId, TaskKind, WorkerId } from "../model/ids.ts";
 import type { FailureClass, JobError, JobState } from "../model/job.ts";
 import { LIMIT } from "../model/limits.ts";
 import type { DoneRecord, JobRecord, ReportRecord, StaleRecord } from "../model/records.ts";
-import type { Segments, Split, TaskJob, WorkerInfo } from "../model/task.ts";
+import {
+  type Segments,
+  type Split,
+  sharesOf,
+  type TaskJob,
+  type WorkerInfo,
+} from "../model/task.ts";
 
 /** Times in milliseconds of the leader's monotonic clock unless a name says otherwise. */
 export interface SchedulerConfig {
@@ -17,6 +23,8 @@ export interface SchedulerConfig {
   infraFailuresMax: number;
   /** Jobs that plan or run at a time; the rest wait as `queued`. */
   activeJobsMax: number;
+  /** A job for which nothing can run keeps its place among them for so long. */
+  idlePlaceMs: number;
   queuedJobsMax: number;
   /** Of these, what one client with a name may have. */
   jobsPerOwnerMax: number;
@@ -30,6 +38,9 @@ export interface SchedulerConfig {
   /** Ended jobs are forgotten beyond this number, the oldest first, or this age. */
   endedJobsMax: number;
   endedAgeMaxMs: number;
+  /** A task that fails within this time on so many workers, always alike, will fail on all. */
+  alikeMs: number;
+  alikeWorkers: number;
   /** Attempts lost in a row that put a worker on probation, and how long that lasts. */
   probationLosses: number;
   probationMs: number;
@@ -43,6 +54,7 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   backoffMaxMs: 30_000,
   infraFailuresMax: 25,
   activeJobsMax: 64,
+  idlePlaceMs: 15_000,
   queuedJobsMax: LIMIT.queuedJobs,
   jobsPerOwnerMax: LIMIT.queuedJobsPerOwner,
   backupMinMs: 1_000,
@@ -51,6 +63,8 @@ export const DEFAULT_SCHEDULER_CONFIG: SchedulerConfig = {
   collectMs: 20_000,
   endedJobsMax: 1_000,
   endedAgeMaxMs: 7 * 24 * 3_600_000,
+  alikeMs: 60_000,
+  alikeWorkers: 3,
   probationLosses: 3,
   probationMs: 30_000,
 };
@@ -71,11 +85,18 @@ export interface State {
   runnable: Set<JobId>;
   /** A job came or ended since the last look: one that is queued may begin. */
   vacancy: boolean;
+  /** Some were left in the queue at the last look, and when the queue was looked at for its own sake. */
+  queued: boolean;
+  queueSeenMs: number;
   hold: Hold | undefined;
   /** Steps that have ended, whose pipelines are to go on. */
   endedSteps: JobId[];
   /** When to look for leftover objects next; undefined before the first tick. */
   collectAtMs: number | undefined;
+  /** Attempts of this term whose leases have lapsed, and whose they were: the newest ones. */
+  lapsed: Map<AttemptId, WorkerId>;
+  /** Pending tasks that are to run alone (alone.ts). */
+  alone: Map<Task, Job>;
 }
 
 /** After a takeover: tasks that may be running unknown to us wait for their workers to return. */
@@ -104,6 +125,11 @@ export interface Task {
   lostDigest: string | undefined;
   /** Workers that failed it; others are tried first. Replaced, not changed. */
   avoid: readonly WorkerId[];
+  /** Workers that went without a word while they ran it, among others and alone. */
+  deaths: number;
+  deathsAlone: number;
+  /** Workers on which it failed at once, all with this message. Replaced, not changed. */
+  alike: { message: string; workers: readonly WorkerId[] };
 }
 
 export interface Phase {
@@ -137,6 +163,8 @@ export interface Job {
   /** They are being cut. */
   cutting: boolean;
   startedAtMs: number; // wall
+  /** When it was begun, or planned, by the leader's clock: it has a place among the active ones. */
+  activeSinceMs: number;
   counters: Map<string, number>;
   /** Its pending tasks wait for the hold of a takeover to end. */
   held: boolean;
@@ -190,6 +218,8 @@ export interface Attempt {
   deadlineMs: number;
   /** Its task no longer counts on it; it lives on until its worker says it is gone. */
   revoked: boolean;
+  /** Its worker runs nothing else. */
+  alone: boolean;
   bytesIn: number;
   bytesTotal: number;
   status: string;
@@ -209,12 +239,25 @@ export interface Worker {
   /** What could wait there for a slot. */
   ahead: number;
   attempts: Set<AttemptId>;
+  /** What it has announced in this session. */
+  announced: ReadonlySet<AttemptId>;
+  /** Recorded by an earlier leader, from which it may have attempts. */
+  inherited: boolean;
+  /** Given nothing new, until it is empty and has a task that is to run alone; and that one. */
+  reserved: boolean;
+  alone: AttemptId | undefined;
   /** Attempts lost in a row. */
   losses: number;
   probationUntilMs: number;
 }
 
-export type LossReason = { class: FailureClass; message: string; logTail: string };
+export type LossReason = {
+  class: FailureClass;
+  message: string;
+  logTail: string;
+  /** Its worker went without a word, and did not come back. */
+  died?: boolean;
+};
 
 export function newState(config: SchedulerConfig, epoch: number): State {
   return {
@@ -229,9 +272,13 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     idle: new Set(),
     runnable: new Set(),
     vacancy: true,
+    queued: false,
+    queueSeenMs: Number.NEGATIVE_INFINITY,
     hold: undefined,
     endedSteps: [],
     collectAtMs: undefined,
+    lapsed: new Map(),
+    alone: new Map(),
   };
 }
 
@@ -252,6 +299,7 @@ export function newPhase(kind: TaskKind, size: number): Phase {
 export const PENDING = { kind: "pending" } as const;
 export const RUNNING = { kind: "running" } as const;
 export const NONE: readonly string[] = [];
+const NEVER = { message: "", workers: NONE } as const;
 
 function newTask(kind: TaskKind, index: number): Task {
   return {
@@ -265,6 +313,9 @@ function newTask(kind: TaskKind, index: number): Task {
     lastError: "",
     lostDigest: undefined,
     avoid: NONE,
+    deaths: 0,
+    deathsAlone: 0,
+    alike: NEVER,
   };
 }
 
@@ -282,6 +333,7 @@ export function newJob(record: JobRecord): Job {
     cuts: undefined,
     cutting: false,
     startedAtMs: 0,
+    activeSinceMs: 0,
     counters: new Map(),
     held: false,
     running: 0,
@@ -313,7 +365,20 @@ export function makeReady(
 ): void {
   if (where === "first") phase.ready.unshift(index);
   else phase.ready.push(index);
+  const task = phase.tasks[index];
+  if (task !== undefined && mustRunAlone(task)) state.alone.set(task, job);
   state.runnable.add(job.record.id);
+}
+
+export function sharesNeeded(task: Task, worker: Worker): number {
+  return sharesOf(task.kind, worker.info);
+}
+
+/** Deaths of workers after which a task runs alone; and then, after which it is given up. */
+export const DEATHS_MAX = 3;
+
+export function mustRunAlone(task: Task): boolean {
+  return task.deaths >= DEATHS_MAX;
 }
 
 export function stateOf(job: Job): JobState {

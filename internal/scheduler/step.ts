@@ -20,13 +20,14 @@
  * S7  an ended job is swept only when none of its attempts lives.
  */
 
+import { grantAlone } from "./alone.ts";
 import { assignTasks } from "./assign.ts";
 import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
 import { beginReducesEarly } from "./early_reduces.ts";
 import type { Command, Event } from "./events.ts";
 import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
 import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages.ts";
-import { cancelJob, startQueued, submitJob } from "./jobs.ts";
+import { cancelJob, lookAtQueue, startQueued, submitJob } from "./jobs.ts";
 import { continuePipelines } from "./pipeline.ts";
 import { answerQuery } from "./queries.ts";
 import { makeReady, type State } from "./state.ts";
@@ -39,6 +40,7 @@ export function step(state: State, event: Event): Command[] {
   if (event.kind !== "query") {
     continuePipelines(state, event, out);
     startQueued(state, event, out);
+    grantAlone(state, event.atMs, out);
     assignTasks(state, event.atMs, out);
     if (event.kind === "tick") {
       backUpStragglers(state, event.atMs, out);
@@ -79,6 +81,7 @@ function handle(state: State, event: Event, out: Command[]): void {
       removeAwayWorkers(state, event.atMs, out);
       liftHold(state, event.atMs);
       wakeDelayed(state, event.atMs);
+      lookAtQueue(state, event.atMs);
       collectLeftovers(state, event.atMs, out);
       return expireJobs(state, event.wallMs, out);
   }

@@ -41,7 +41,7 @@ function stragglers(state: State, job: Job, atMs: number): { task: Task; attempt
     if (task.state.kind !== "running") continue;
     const live = [...task.attempts].flatMap((id) => state.attempts.get(id) ?? []);
     const [attempt, ...others] = live.filter(({ revoked }) => !revoked);
-    if (attempt === undefined || others.length > 0) continue;
+    if (attempt === undefined || others.length > 0 || attempt.alone) continue;
     if (atMs - attempt.startedAtMs > limitMs) found.push({ task, attempt });
   }
   return found.toSorted((a, b) => a.attempt.startedAtMs - b.attempt.startedAtMs);

@@ -3,7 +3,7 @@ import type { WorkerMessage } from "../model/session.ts";
 import { loseAttempt } from "./attempts.ts";
 import type { Command, Event } from "./events.ts";
 import { release } from "./job_stages.ts";
-import { openLease, revokeMessage, send } from "./leases.ts";
+import { mayHold, openLease, revokeMessage, send } from "./leases.ts";
 import { findCurrent } from "./lost_outputs.ts";
 import { put } from "./record_writes.ts";
 import type { State, Worker } from "./state.ts";
@@ -28,6 +28,7 @@ export function hello(
     out.push({ kind: "close", worker: id, session: worker.session });
   }
   worker.info = message.worker;
+  worker.announced = new Set(message.attempts);
   state.slots = undefined;
   worker.session = event.session;
   worker.sent = 0;
@@ -51,6 +52,10 @@ export function newWorker(info: Worker["info"]): Worker {
     free: 0,
     ahead: 0,
     attempts: new Set(),
+    announced: new Set(),
+    inherited: false,
+    reserved: false,
+    alone: undefined,
     losses: 0,
     probationUntilMs: 0,
   };
@@ -82,7 +87,7 @@ function reconcile(
 
 /** Takes over an attempt another leader granted (or we gave up), if its task still needs one (S2). */
 function adopt(state: State, worker: Worker, id: string, atMs: number, out: Command[]): void {
-  const found = findCurrent(state, id);
+  const found = mayHold(state, worker, id) ? findCurrent(state, id) : undefined;
   if (found === undefined || found.task.state.kind !== "pending") {
     // A sealed attempt ignores this: it will say `completed` and be answered `settled` (S6).
     revokeMessage(worker, id, "no longer needed", out);
@@ -104,6 +109,7 @@ export function disconnected(state: State, event: Of<"worker-disconnected">): vo
   const worker = state.workers.get(event.worker);
   if (worker === undefined || worker.session !== event.session) return;
   worker.session = undefined;
+  worker.reserved = false;
   worker.free = 0;
   worker.ahead = 0;
   state.idle.delete(event.worker);
