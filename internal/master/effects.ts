@@ -14,6 +14,7 @@ import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.
 import {
   attemptOfMapOutput,
   MAP_MANIFEST,
+  type Receipt,
   type Segments,
   type TaskPlan,
   taskPlanSchema,
@@ -54,17 +55,27 @@ export class StorageEffects {
   private readonly store: ObjectStore;
   private readonly logger: Logger;
   private readonly signal: AbortSignal;
+  private readonly trouble: (job: JobId, message: string) => void;
 
-  /** @param signal ends the leader's term, and with it every retry. */
-  constructor(store: ObjectStore, logger: Logger, signal: AbortSignal) {
+  /**
+   * @param signal ends the leader's term, and with it every retry.
+   * @param trouble is told of what has to be tried again.
+   */
+  constructor(
+    store: ObjectStore,
+    logger: Logger,
+    signal: AbortSignal,
+    trouble: (job: JobId, message: string) => void,
+  ) {
     this.store = store;
     this.logger = logger;
     this.signal = signal;
+    this.trouble = trouble;
   }
 
   /** @throws MrError other than `unavailable`: the input cannot be planned. */
   async plan(record: JobRecord, slots: number): Promise<Plan> {
-    return this.insist(`planning ${record.id}`, async () => {
+    return this.insist("planning", record.id, async () => {
       // Whatever the job's attempts write to is there before any of them is granted.
       await this.store.ensureContainer(CONTAINER.intermediate);
       await this.store.ensureContainer(CONTAINER.logs);
@@ -151,7 +162,7 @@ export class StorageEffects {
     const bytesOf = ({ size, indexOffset }: Segments) => size - indexOffset;
     await inBatches(sources, bytesOf, INDEXES_BYTES_MAX, async (source) => {
       try {
-        const index = await this.insist(`cutting ${job.id}`, () => this.readKeyIndex(source));
+        const index = await this.insist("cutting", job.id, () => this.readKeyIndex(source));
         samples.push(...samplesOf(index, each));
       } catch (error) {
         const attempt = attemptOfMapOutput(source.object);
@@ -172,29 +183,49 @@ export class StorageEffects {
     return parseKeyIndex(await readAll(this.store.read(CONTAINER.intermediate, object, range)));
   }
 
-  /** Every receipt, then the marker. Ends only when all is done, or the term is over. */
-  async publish({ job, receipts, marker }: Of<"publish">): Promise<void> {
+  /**
+   * Every receipt, then the marker. Ends only when all is done, or the term is over; or when some of
+   * what was staged is no more.
+   * @returns these, and then there is no marker.
+   */
+  async publish({ job, receipts, marker }: Of<"publish">): Promise<Receipt[]> {
+    const gone = new Set<Receipt>();
     await this.insist(
-      `publishing ${job}`,
+      "publishing",
+      job,
       async () => {
         await inLanes(receipts, async (receipt) => {
           await failurePoint("master.publish.before-part");
-          await this.store.publish(receipt);
+          if (!(await this.published(receipt))) gone.add(receipt);
           await failurePoint("master.publish.after-part");
         });
+        if (gone.size > 0) return;
         await failurePoint("master.publish.before-marker");
         await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
         await failurePoint("master.publish.after-marker");
       },
       true,
     );
+    return [...gone];
+  }
+
+  /** @returns false: it is gone for good. */
+  private async published(receipt: Receipt): Promise<boolean> {
+    try {
+      await this.store.publish(receipt);
+      return true;
+    } catch (error) {
+      if (MrError.is(error, "corrupt")) return false;
+      throw error;
+    }
   }
 
   async sweep({ job, what, archive }: Of<"sweep">): Promise<void> {
     await failurePoint("master.sweep.before");
     if (archive !== undefined) await this.archive(job.id, archive);
     await this.insist(
-      `sweeping ${job.id}`,
+      "sweeping",
+      job.id,
       async () => {
         await this.store.discardStaged(CONTAINER.intermediate, job.id);
         for (const place of [outputOf(job), badOutputOf(job)])
@@ -275,7 +306,12 @@ export class StorageEffects {
   }
 
   /** Retries with growing, jittered waits: what may pass; or, `always`, any failure. */
-  private async insist<T>(what: string, body: () => Promise<T>, always = false): Promise<T> {
+  private async insist<T>(
+    what: string,
+    job: JobId,
+    body: () => Promise<T>,
+    always = false,
+  ): Promise<T> {
     for (let tries = 0; ; tries += 1) {
       this.signal.throwIfAborted();
       try {
@@ -283,7 +319,8 @@ export class StorageEffects {
       } catch (error) {
         const passing = error instanceof MrError && error.retryable;
         if (!always && !passing) throw error;
-        this.logger.warn({ tries, error: messageOf(error) }, `${what} failed; trying again`);
+        this.logger.warn({ job, tries, error: messageOf(error) }, `${what} failed; trying again`);
+        this.trouble(job, `${what} failed, and is tried again: ${messageOf(error)}`);
         const waitMs = Math.min(RETRY_MS_MAX, 100 * 2 ** Math.min(tries, 10));
         await delay(waitMs * (0.5 + Math.random()), undefined, { signal: this.signal });
       }

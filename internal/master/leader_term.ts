@@ -60,7 +60,9 @@ export class LeaderTerm {
   constructor(options: TermOptions) {
     this.options = options;
     const { leadership, logger, store } = options;
-    this.effects = new StorageEffects(store, logger, this.end.signal);
+    this.effects = new StorageEffects(store, logger, this.end.signal, (job, message) =>
+      this.post({ kind: "trouble", job, message }),
+    );
     this.ended = new Promise((resolve) => {
       this.end.signal.addEventListener("abort", () => resolve(), { once: true });
     });
@@ -154,11 +156,7 @@ export class LeaderTerm {
           this.effects.collect().then((found) => this.post({ kind: "collected", ...found })),
         );
       case "publish":
-        return this.background(
-          this.effects
-            .publish(effect)
-            .then(() => this.post({ kind: "published", job: effect.job })),
-        );
+        return this.background(this.publish(effect));
       case "sweep":
         return this.background(
           this.effects
@@ -192,6 +190,13 @@ export class LeaderTerm {
       if (this.end.signal.aborted) return;
       this.post({ kind: "plan-failed", job: job.id, message: messageOf(error) });
     }
+  }
+
+  private async publish(effect: Extract<Effect, { kind: "publish" }>): Promise<void> {
+    const { job } = effect;
+    const gone = await this.effects.publish(effect);
+    if (gone.length > 0) this.post({ kind: "publish-failed", job, gone });
+    else this.post({ kind: "published", job });
   }
 
   private async cut(effect: Extract<Effect, { kind: "cut" }>): Promise<void> {

@@ -190,6 +190,20 @@ const NO_STEP: StepSpec = {
   max_bad_records: 0,
 };
 
+/** Of a job of which no more is known. */
+export const NO_SPEC: JobSpec = {
+  ...NO_STEP,
+  data: [],
+  phase: "",
+  name: "",
+  output: "",
+  from: "",
+  priority: 0,
+  max_attempts: 1,
+  network: false,
+  steps: [],
+};
+
 type Shared = Pick<StepSpec, "env" | "conf" | "files">;
 
 /** A step's own words come before those of the job. */

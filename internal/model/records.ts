@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { MrError, messageOf } from "./errors.ts";
-import { FAILURE_CLASSES } from "./job.ts";
-import type { JobSpec } from "./job_request.ts";
+import { type JobSpec, NO_SPEC } from "./job_request.ts";
+import { keptObject } from "./kept_object.ts";
 import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema } from "./task.ts";
 
 /**
@@ -19,10 +19,13 @@ import { badRecordsSchema, inputRangeSchema, taskOutputSchema, taskStatsSchema }
  *   job/ID/report            the end; whatever else the job has is swept
  *   worker/ID                a worker with a session, so that a successor knows whom to expect
  *
+ * Masters of two versions lead in turn while a cluster is upgraded: fields that one does not know it
+ * keeps, and passes over. A record that it cannot read fails its job.
+ *
  * No value grows with the number of tasks, nothing with maps x reduces. A plan has many tasks
  * a record: it is written and read at once, and a successor waits for each record it has to read.
  */
-const jobError = z.strictObject({
+const jobError = keptObject({
   class: z.string(),
   message: z.string(),
   task: z.string(),
@@ -34,10 +37,10 @@ const jobError = z.strictObject({
 const storedSpec = z.custom<JobSpec>((value) => typeof value === "object" && value !== null);
 
 /** Where a pipeline begins that goes on from another one, and what it reads there. */
-const resumeSchema = z.strictObject({ step: z.int().min(0), data: z.array(z.string()) });
+const resumeSchema = keptObject({ step: z.int().min(0), data: z.array(z.string()) });
 export type ResumeRecord = z.infer<typeof resumeSchema>;
 
-export const jobRecordSchema = z.strictObject({
+export const jobRecordSchema = keptObject({
   id: z.string(),
   spec: storedSpec,
   submittedAtMs: z.number(),
@@ -49,12 +52,12 @@ export const jobRecordSchema = z.strictObject({
   /** The version (ETag) of every script and file of the job, as it was accepted. */
   scripts: z.record(z.string(), z.string()),
   /** Of a step: the job it belongs to and its output, and which step it is, from 0. */
-  pipeline: z.strictObject({ id: z.string(), step: z.int().min(0), output: z.string() }).optional(),
+  pipeline: keptObject({ id: z.string(), step: z.int().min(0), output: z.string() }).optional(),
   resume: resumeSchema.optional(),
 });
 export type JobRecord = z.infer<typeof jobRecordSchema>;
 
-const phase = z.strictObject({
+const phase = keptObject({
   done: z.number(),
   total: z.number(),
   running: z.number(),
@@ -66,33 +69,33 @@ const phase = z.strictObject({
 export const schemas = {
   spec: jobRecordSchema,
   /** Splits of the map tasks from `first` on; the first may go on where the record before ended. */
-  plan: z.strictObject({ first: z.int().min(0), splits: z.array(z.array(inputRangeSchema)) }),
-  planned: z.strictObject({
+  plan: keptObject({ first: z.int().min(0), splits: z.array(z.array(inputRangeSchema)) }),
+  planned: keptObject({
     maps: z.int().min(0),
     /** How many the plan's records are; any beyond were left by one that was not finished. */
     records: z.int().min(0),
     bytes: z.number(),
     startedAtMs: z.number(),
   }),
-  done: z.strictObject({
+  done: keptObject({
     attempt: z.string(),
     worker: z.string(),
     output: taskOutputSchema,
     stats: taskStatsSchema,
     bad: badRecordsSchema.optional(),
   }),
-  fails: z.strictObject({
+  fails: keptObject({
     user: z.int().min(0),
     infra: z.int().min(0),
-    class: z.enum(FAILURE_CLASSES),
+    class: z.string(),
     first: jobError.optional(),
     last: z.string(),
   }),
-  lost: z.strictObject({ digest: z.string() }),
-  stale: z.strictObject({ epoch: z.int(), grant: z.int() }),
-  cuts: z.strictObject({ keys: z.array(z.base64()) }),
-  committing: z.strictObject({}),
-  report: z.strictObject({
+  lost: keptObject({ digest: z.string() }),
+  stale: keptObject({ epoch: z.int(), grant: z.int() }),
+  cuts: keptObject({ keys: z.array(z.base64()) }),
+  committing: keptObject({}),
+  report: keptObject({
     record: jobRecordSchema,
     state: z.enum(["succeeded", "failed", "cancelled"]),
     map: phase,
@@ -107,7 +110,7 @@ export const schemas = {
     attemptsLost: z.number(),
     badRecords: z.number(),
   }),
-  worker: z.strictObject({
+  worker: keptObject({
     id: z.string(),
     host: z.string(),
     pid: z.number(),
@@ -142,6 +145,37 @@ export const key = {
   report: (job: string) => `job/${job}/report`,
   worker: (worker: string) => `worker/${worker}`,
 };
+
+/**
+ * What can be told of a job whose `spec` or `report` cannot be read: so much that it can be shown.
+ * @param value as it is stored.
+ */
+export function salvagedRecord(id: string, value: string): JobRecord {
+  const given = objectIn(value);
+  const { order, submittedAtMs, idempotencyKey, owner, spec } = objectOf(given.record) ?? given;
+  const { name } = objectOf(spec) ?? {};
+  return {
+    id,
+    spec: { ...NO_SPEC, name: typeof name === "string" ? name : "" },
+    submittedAtMs: typeof submittedAtMs === "number" ? submittedAtMs : 0,
+    order: Number.isSafeInteger(order) ? (order as number) : 0,
+    idempotencyKey: typeof idempotencyKey === "string" ? idempotencyKey : "",
+    owner: typeof owner === "string" ? owner : "",
+    scripts: {},
+  };
+}
+
+function objectIn(json: string): Record<string, unknown> {
+  try {
+    return objectOf(JSON.parse(json)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function objectOf(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === "object" && value !== null ? { ...value } : undefined;
+}
 
 /** @throws MrError `corrupt` naming the key. */
 export function decodeRecord<K extends RecordKind>(

@@ -1,8 +1,9 @@
 import { z } from "zod";
 import type { AttemptId, TaskKind, WorkerId } from "./ids.ts";
+import { keptObject } from "./kept_object.ts";
 
 /** Bytes [start, start + length) of one version of a blob; records begin, but need not end, there. */
-export const inputRangeSchema = z.strictObject({
+export const inputRangeSchema = keptObject({
   container: z.string(),
   name: z.string(),
   etag: z.string(),
@@ -16,7 +17,7 @@ export type InputRange = z.infer<typeof inputRangeSchema>;
 export type Split = InputRange[];
 
 /** One published object of R sorted segments, then their index at `indexOffset`. */
-export const segmentsSchema = z.strictObject({
+export const segmentsSchema = keptObject({
   kind: z.literal("segments"),
   object: z.string(),
   size: z.int().min(0),
@@ -29,7 +30,7 @@ export const segmentsSchema = z.strictObject({
 export type Segments = z.infer<typeof segmentsSchema>;
 
 /** A map output, and the part of it that one reduce task reads; without, its index tells. */
-export const sourceSchema = z.object({
+export const sourceSchema = keptObject({
   object: z.string(),
   size: z.int().min(0),
   indexOffset: z.int().min(0),
@@ -38,7 +39,7 @@ export const sourceSchema = z.object({
 export type Source = z.infer<typeof sourceSchema>;
 
 /** A staged object, sealed but invisible; `token` is the backend's own. */
-export const receiptSchema = z.strictObject({
+export const receiptSchema = keptObject({
   container: z.string(),
   name: z.string(),
   size: z.int().min(0),
@@ -46,20 +47,20 @@ export const receiptSchema = z.strictObject({
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 
-export const taskOutputSchema = z.discriminatedUnion("kind", [
+export const taskOutputSchema = z.union([
   segmentsSchema,
-  z.strictObject({ kind: z.literal("part"), receipt: receiptSchema }),
+  keptObject({ kind: z.literal("part"), receipt: receiptSchema }),
 ]);
 export type TaskOutput = z.infer<typeof taskOutputSchema>;
 
 /** Input records that were set aside, and the staged object that holds them. */
-export const badRecordsSchema = z.strictObject({
+export const badRecordsSchema = keptObject({
   records: z.int().min(1),
   receipt: receiptSchema,
 });
 export type BadRecords = z.infer<typeof badRecordsSchema>;
 
-export const taskStatsSchema = z.strictObject({
+export const taskStatsSchema = keptObject({
   recordsIn: z.number(),
   bytesIn: z.number(),
   recordsOut: z.number(),
@@ -123,7 +124,7 @@ export interface KeyBounds {
 }
 
 /** All that the tasks of a job are made from, besides its record. */
-export const taskPlanSchema = z.strictObject({
+export const taskPlanSchema = keptObject({
   splits: z.array(z.array(inputRangeSchema)),
   /** Outputs of all map tasks; none before they are done. */
   sources: z.array(segmentsSchema),

@@ -40,6 +40,11 @@ const STATES: [State, JobState][] = [
 /** A specification as JSON would have it, validated like one. Absent and default are the same. */
 export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   if (message === undefined) return parseJobRequest({});
+  if ([message, ...message.steps].some(({ $unknown }) => $unknown !== undefined))
+    throw new MrError(
+      "invalid",
+      "the request says what this master does not know: upgrade it first",
+    );
   const several = [message.data, ...message.moreData].filter((data) => data !== "");
   const common: Record<string, unknown> = {
     data: several.length > 1 ? several : message.data,

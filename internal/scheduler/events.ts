@@ -27,6 +27,10 @@ export type Event = { atMs: number; wallMs: number } & (
   /** @property lost map attempts whose outputs could not be read whole. */
   | { kind: "cut-failed"; job: JobId; lost: AttemptId[]; message: string }
   | { kind: "published"; job: JobId }
+  /** @property gone what was staged, and is no more: it cannot be published. */
+  | { kind: "publish-failed"; job: JobId; gone: Receipt[] }
+  /** What the leader does for a job does not get on; it is tried again. */
+  | { kind: "trouble"; job: JobId; message: string }
   | { kind: "swept"; job: JobId; what: SweepScope }
   /** Jobs of which there are map outputs, or results, in dfs-intermediate. */
   | { kind: "collected"; maps: JobId[]; results: JobId[] }

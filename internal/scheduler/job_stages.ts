@@ -1,12 +1,12 @@
 import { cutsRanges } from "../model/contract.ts";
 import { taskId } from "../model/ids.ts";
 import { joinName, locationOf } from "../model/names.ts";
-import { type DoneRecord, key } from "../model/records.ts";
-import { MAP_MANIFEST, type Receipt, type Segments } from "../model/task.ts";
+import { key } from "../model/records.ts";
+import { MAP_MANIFEST, type Receipt } from "../model/task.ts";
 import type { Command, Event, Marker, Plan } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { recordDone } from "./leases.ts";
-import { loseOutputs, winnersOf } from "./lost_outputs.ts";
+import { loseOutputs, losePart, winnersOf } from "./lost_outputs.ts";
 import { planRecords } from "./plan_records.ts";
 import { put } from "./record_writes.ts";
 import {
@@ -17,6 +17,8 @@ import {
   outputOf,
   type Phase,
   type State,
+  segmentsOf,
+  winners,
 } from "./state.ts";
 
 type Of<K extends Event["kind"]> = Extract<Event, { kind: K }>;
@@ -133,14 +135,6 @@ export function release(state: State, job: Job): void {
   queueAll(state, job, phase);
 }
 
-export function segmentsOf(job: Job): Segments[] {
-  return winners(job.map).flatMap((done) => (done.output.kind === "segments" ? done.output : []));
-}
-
-function winners(phase: Phase): DoneRecord[] {
-  return phase.tasks.flatMap((task) => (task.state.kind === "done" ? task.state.done : []));
-}
-
 /** Any later leader may say the same again: it follows from the records alone. */
 export function publish(job: Job, out: Command[]): void {
   const results = job.reduce.tasks.length > 0 ? job.reduce : job.map;
@@ -160,6 +154,20 @@ function markerOf(job: Job): Marker {
     .map((done) => JSON.stringify(done))
     .join("\n")}\n`;
   return { ...place, name: joinName(place.prefix, MAP_MANIFEST), body };
+}
+
+/** The one way back from `committing` (S5). */
+export function publishFailed(state: State, event: Of<"publish-failed">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job?.stage.kind === "committing") losePart(state, job, event.gone, event, out);
+}
+
+export function trouble(state: State, event: Of<"trouble">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job === undefined || job.stage.kind === "ended") return;
+  const { message } = event;
+  job.lastError = { class: "infra", message, task: "", attempt: "", logTail: "" };
+  out.push({ kind: "changed", job: event.job });
 }
 
 export function published(state: State, event: Of<"published">, out: Command[]): void {

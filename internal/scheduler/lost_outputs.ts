@@ -9,11 +9,12 @@
  */
 import { type AttemptId, parseAttemptId, taskId } from "../model/ids.ts";
 import { key } from "../model/records.ts";
+import type { Receipt } from "../model/task.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
 import { findTask, forgetDone, revoke } from "./leases.ts";
 import { deleteKeys } from "./record_writes.ts";
-import { type Job, makeReady, PENDING, type State, type Task } from "./state.ts";
+import { type Job, makeReady, PENDING, type State, segmentsOf, type Task } from "./state.ts";
 
 type At = Pick<Event, "atMs" | "wallMs">;
 
@@ -46,6 +47,54 @@ export function loseOutputs(state: State, job: Job, lost: Task[], at: At, out: C
   for (const task of lost) makeReady(state, job, job.map, task.index, "last");
   out.push({ kind: "changed", job: job.record.id });
 }
+
+/**
+ * Parts that were handed in and cannot be published, for what was staged is gone (the storage drops it
+ * after a week, say, or it never was). Their tasks run again: the decision to publish is taken back
+ * with their results, in one record. Without a task that could make it again the job fails.
+ */
+export function losePart(
+  state: State,
+  job: Job,
+  gone: readonly Receipt[],
+  at: At,
+  out: Command[],
+): void {
+  const phase = job.reduce.tasks.length > 0 ? job.reduce : job.map;
+  const names = new Set(gone.map(({ container, name }) => `${container}/${name}`));
+  const lost = phase.tasks.filter(({ state: { kind, ...of } }) => {
+    const output = kind === "done" && "done" in of ? of.done.output : undefined;
+    return (
+      output?.kind === "part" && names.has(`${output.receipt.container}/${output.receipt.name}`)
+    );
+  });
+  const message = `what was handed in as ${[...names][0]} is gone`;
+  const end = (why: string, task: string) => {
+    const error = { class: "infra", message: `${message}${why}`, task, attempt: "", logTail: "" };
+    endJob(state, job, { state: "failed", error }, at, out);
+  };
+  if (lost.length < names.size) return end("", "");
+  const { id } = job.record;
+  deleteKeys(
+    [key.committing(id), ...lost.map((task) => key.done(id, taskId(task.kind, task.index)))],
+    out,
+  );
+  for (const task of lost) {
+    forgetDone(job, phase, task);
+    task.infraFailures += 1;
+    task.lastError = message;
+  }
+  const worst = lost.toSorted((a, b) => b.infraFailures - a.infraFailures)[0] as Task;
+  if (worst.infraFailures >= PUBLISHES_MAX)
+    return end(` (${worst.infraFailures} times)`, taskId(worst.kind, worst.index));
+  job.sources = phase.kind === "reduce" ? segmentsOf(job) : [];
+  job.stage = { kind: phase.kind };
+  for (const task of lost) makeReady(state, job, phase, task.index, "last");
+  out.push({ kind: "changed", job: id });
+}
+
+/** What is gone so often is never there. */
+const PUBLISHES_MAX = 4;
 
 function lose(job: Job, task: Task, out: Command[]): void {
   if (task.state.kind !== "done") return;

@@ -12,10 +12,11 @@ import {
   type PlanRecord,
   type ReportRecord,
   type StaleRecord,
+  salvagedRecord,
 } from "../model/records.ts";
 import type { Command } from "./events.ts";
 import { endJob, sweep } from "./job_end.ts";
-import { beginCommit, cut, mustCut, publish, release, segmentsOf } from "./job_stages.ts";
+import { beginCommit, cut, mustCut, publish, release } from "./job_stages.ts";
 import { recordDone } from "./leases.ts";
 import { continuePipeline } from "./pipeline.ts";
 import { splitsOf } from "./plan_records.ts";
@@ -27,9 +28,11 @@ import {
   newState,
   type SchedulerConfig,
   type State,
+  segmentsOf,
   type Worker,
 } from "./state.ts";
 import { isPipeline, stepsOf } from "./steps.ts";
+import { reportOf } from "./views.ts";
 import { newWorker } from "./workers.ts";
 
 /** The records of one job, sorted out by kind. */
@@ -45,6 +48,10 @@ interface Stored {
   lost: Map<string, LostRecord>;
   stale?: StaleRecord;
   cuts?: CutsRecord;
+  /** Of its `spec` or its `report`, which cannot be read. */
+  salvaged?: JobRecord;
+  /** The report is there, and cannot be read. */
+  isEnded: boolean;
   fault?: string;
 }
 
@@ -110,8 +117,8 @@ function takeUp(
   return out;
 }
 
-function orderOf(stored: Stored): number {
-  return stored.report?.record.order ?? stored.spec?.order ?? 0;
+function orderOf({ report, spec, salvaged }: Stored): number {
+  return (report?.record ?? spec ?? salvaged)?.order ?? 0;
 }
 
 function expectWorker(state: State, info: Worker["info"], atMs: number): void {
@@ -153,6 +160,7 @@ function readJobRecord(all: Map<JobId, Stored>, texts: Texts, key: string, value
     job = {
       keys: [],
       committing: false,
+      isEnded: false,
       plan: [],
       done: new Map(),
       fails: new Map(),
@@ -175,6 +183,9 @@ function readJobRecord(all: Map<JobId, Stored>, texts: Texts, key: string, value
     else throw new MrError("corrupt", `stored record ${key} is of no known kind`);
   } catch (error) {
     job.fault ??= messageOf(error);
+    if (kind !== "spec" && kind !== "report") return;
+    job.salvaged ??= salvagedRecord(id, value);
+    job.isEnded ||= kind === "report";
   }
 }
 
@@ -184,12 +195,13 @@ function recoverJob(
   at: { atMs: number; wallMs: number },
   out: Command[],
 ): void {
-  const record = stored.report?.record ?? stored.spec;
+  const record = stored.report?.record ?? stored.spec ?? stored.salvaged;
   if (record === undefined) return; // Nobody was told of a job without a spec.
   const job = newJob(record);
   state.jobs.set(record.id, job);
   state.order = Math.max(state.order, record.order);
   if (stored.report !== undefined) return recoverEnded(state, job, stored.report, stored.keys, out);
+  if (stored.isEnded) return recoverUnread(state, job, stored.fault ?? "", at);
   const fault = stored.fault ?? recoverTasks(job, stored);
   if (fault !== undefined) {
     const error = { class: "internal", message: fault, task: "", attempt: "", logTail: "" };
@@ -207,6 +219,13 @@ function recoverJob(
       out,
     );
   }
+}
+
+/** It has ended as its report says, which somebody can read: it is shown as failed, and left as it is. */
+function recoverUnread(state: State, job: Job, message: string, at: { wallMs: number }): void {
+  const error = { class: "internal", message, task: "", attempt: "", logTail: "" };
+  const report = reportOf(state, job, "failed", error, at.wallMs);
+  job.stage = { kind: "ended", report, cleanup: "done", leftover: [] };
 }
 
 function recoverEnded(

@@ -374,6 +374,15 @@ export function sharesNeeded(task: Task, worker: Worker): number {
   return sharesOf(task.kind, worker.info);
 }
 
+export function winners(phase: Phase): DoneRecord[] {
+  return phase.tasks.flatMap((task) => (task.state.kind === "done" ? task.state.done : []));
+}
+
+/** What reduce tasks read. */
+export function segmentsOf(job: Job): Segments[] {
+  return winners(job.map).flatMap((done) => (done.output.kind === "segments" ? done.output : []));
+}
+
 /** Deaths of workers after which a task runs alone; and then, after which it is given up. */
 export const DEATHS_MAX = 3;
 

@@ -14,7 +14,8 @@
  *     delayed or held: never forgotten.
  * S4  a reduce task is granted only when every map task is done, and its
  *     sources are the winners' outputs.
- * S5  from `committing` on a job can only succeed.
+ * S5  from `committing` on a job can only succeed; unless what was staged is gone, when the
+ *     decision is taken back, recorded as such (lost_outputs.ts).
  * S6  every completed attempt is answered by `settled`, so that no worker keeps
  *     or deletes data on a guess.
  * S7  an ended job is swept only when none of its attempts lives.
@@ -26,7 +27,15 @@ import { completed, failed, heartbeat, lapseLeases } from "./attempts.ts";
 import { beginReducesEarly } from "./early_reduces.ts";
 import type { Command, Event } from "./events.ts";
 import { collectLeftovers, expireJobs, sweepLeftovers, swept } from "./job_end.ts";
-import { cutDone, cutFailed, planFailed, planned, published } from "./job_stages.ts";
+import {
+  cutDone,
+  cutFailed,
+  planFailed,
+  planned,
+  published,
+  publishFailed,
+  trouble,
+} from "./job_stages.ts";
 import { cancelJob, lookAtQueue, startQueued, submitJob } from "./jobs.ts";
 import { continuePipelines } from "./pipeline.ts";
 import { answerQuery } from "./queries.ts";
@@ -68,6 +77,10 @@ function handle(state: State, event: Event, out: Command[]): void {
       return cutFailed(state, event, out);
     case "published":
       return published(state, event, out);
+    case "publish-failed":
+      return publishFailed(state, event, out);
+    case "trouble":
+      return trouble(state, event, out);
     case "swept":
       return swept(state, event, out);
     case "collected":

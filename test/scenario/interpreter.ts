@@ -7,6 +7,7 @@ import {
   type BadRecords,
   mapOutputName,
   newStats,
+  type Receipt,
   type TaskOutput,
 } from "../../internal/model/task.ts";
 import type { Answer, Command, Event, SweepScope } from "../../internal/scheduler/events.ts";
@@ -91,6 +92,10 @@ export class ScenarioInterpreter {
         };
       case "published":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
+      case "publish-failed": {
+        const job = this.jobs.get(first) ?? "";
+        return { ...time, kind: word, job, gone: plain.slice(1).map((at) => this.partOf(job, at)) };
+      }
       case "swept": {
         const what: SweepScope = { objects: "all", logs: false };
         return { ...time, kind: word, job: this.jobs.get(first) ?? "", what };
@@ -175,6 +180,13 @@ export class ScenarioInterpreter {
     return attemptId(this.jobs.get(job) ?? job, task, epoch ?? 0, grant ?? 0);
   }
 
+  private partOf(id: string, index: string): Receipt {
+    const job = this.state.jobs.get(id);
+    const place = locationOf(job === undefined ? "x" : outputOf(job.record));
+    const name = joinName(place.prefix, partName(Number(index)));
+    return { container: place.container, name, size: 1, token: "t" };
+  }
+
   private badOf(attempt: string, records: number): BadRecords {
     const [id = "", task = ""] = attempt.split("/");
     const job = this.state.jobs.get(id);
@@ -200,9 +212,7 @@ export class ScenarioInterpreter {
         digest,
         sizes: "",
       };
-    const place = locationOf(outputOf(job.record));
-    const name = joinName(place.prefix, partName(parsed.index));
-    return { kind: "part", receipt: { container: place.container, name, size: 1, token: "t" } };
+    return { kind: "part", receipt: this.partOf(id, String(parsed.index)) };
   }
 
   /** The leader dies; another one reads the records. */
