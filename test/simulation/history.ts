@@ -16,6 +16,7 @@ export const SEEN = [
   "leaders",
   "outputs lost",
   "results reset",
+  "parts gone",
   "backups",
   "leftovers swept",
   "bad records",
@@ -119,9 +120,12 @@ export class History {
     if (this.reports.has(job) && done === undefined) return;
     if (before !== undefined) {
       // A batch may hold both the loss and the new winner: then only its end is seen.
+      const isGone = written.get(key.committing(job))?.value === undefined;
+      const isTakenBack = written.has(key.committing(job)) && isGone;
+      if (isTakenBack) this.seen["parts gone"] += 1;
       const excused = task.startsWith("m-")
-        ? written.has(key.lost(job, task))
-        : written.get(key.stale(job))?.value !== undefined;
+        ? written.has(key.lost(job, task)) || isTakenBack
+        : written.get(key.stale(job))?.value !== undefined || isTakenBack;
       assert.ok(excused, `I1: ${name} was won by ${before.attempt}, then by ${done?.attempt}`);
       this.winners.delete(name);
       this.lost.set(name, { done: before, commit });

@@ -293,7 +293,11 @@ export class MasterModel extends ProcessModel {
   private publish(mode: Leading, effect: Extract<Effect, { kind: "publish" }>): void {
     const { storage } = this.scene;
     const { job, receipts, marker } = effect;
+    for (const { name, token } of receipts)
+      if (!name.includes("_bad/") && this.scene.world.chance(0.002)) storage.gone.add(token);
+    const gone = receipts.filter(({ token }) => storage.gone.has(token));
     receipts.forEach((receipt, i) => {
+      if (gone.includes(receipt)) return;
       this.later(mode, i * 10, i * 10 + 9, () => {
         storage.publish(job, receipt);
         this.comesTo("half published");
@@ -301,6 +305,7 @@ export class MasterModel extends ProcessModel {
     });
     const last = receipts.length * 10;
     this.later(mode, last, last + 50, () => {
+      if (gone.length > 0) return this.post({ kind: "publish-failed", job, gone });
       storage.mark(job, marker);
       if (!this.comesTo("published")) this.post({ kind: "published", job });
     });

@@ -11,6 +11,8 @@ export class StorageModel {
   readonly markers = new Map<string, string>();
   /** What was published, by JOB/NAME. */
   readonly published = new Map<string, Receipt>();
+  /** Tokens of what was staged, and dropped before it was published. */
+  readonly gone = new Set<string>();
   /** Objects that a fault has taken. */
   readonly destroyed = new Set<string>();
   private readonly history: History;
