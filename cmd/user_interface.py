@@ -33,7 +33,7 @@ LOCATION = re.compile(r"(?!.*/\.\.?(?:/|$))([a-z0-9-]{3,63})(?:/(.*))?")  # No .
 PART = re.compile(r"part-\d{5}(\.gz|\.zst)?")
 # What the system refuses in a blob's name; surrogates stand for bytes that are not UTF-8.
 BAD_NAME = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|\.$")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 BROKEN = (OSError, HTTPException, ValueError)
 
 

@@ -11,8 +11,9 @@ import {
   parseLocation,
 } from "../../internal/model/names.ts";
 import { Client, type JobJson, storagePath } from "./client.ts";
-import { bytes, printable } from "./format.ts";
+import { bytes } from "./format.ts";
 import { type Command, JSON_FLAG, SERVER_FLAG, UsageError } from "./options.ts";
+import { filterFor, say, show } from "./terminal.ts";
 
 const AT_A_TIME = 8;
 
@@ -102,7 +103,7 @@ export const downloadCommand: Command = {
     let total = 0;
     for (const { name, size } of objects) {
       // The server is not trusted with our file names.
-      if (blobNameFault(name) !== undefined) throw new UsageError(`a bad name: ${printable(name)}`);
+      if (blobNameFault(name) !== undefined) throw new UsageError(`a bad name: ${name}`);
       const local = isJobId(source) ? basename(name) : name.slice(cut);
       await downloadOne(client, place.container, name, join(folder, local));
       total += size;
@@ -145,7 +146,8 @@ export const catCommand: Command = {
       place === undefined ? `/jobs/${what}/output` : storagePath(place.container, place.prefix);
     const response = await client.fetch(path);
     if (response.body === null) return 0;
-    await pipeline(Readable.fromWeb(response.body as never), process.stdout, { end: false });
+    const body = Readable.fromWeb(response.body as never);
+    await pipeline(body, filterFor(process.stdout), process.stdout, { end: false });
     return 0;
   },
 };
@@ -159,28 +161,31 @@ export const logsCommand: Command = {
   async run(args) {
     const client = Client.from(args);
     const [job = "", task = "", attempt = ""] = args.positionals;
-    await client.json<JobJson>(`/jobs/${encodeURIComponent(job)}`);
-    const which = [task, attempt].filter((part) => part !== "").join("/");
-    const count = await printLogs(client, job, process.stdout, which);
-    if (count === 0) process.stderr.write("no logs: nothing was written to stderr\n");
+    const count = await printLogs(client, job, process.stdout, task, attempt);
+    if (count === 0) say("no logs: nothing was written to stderr");
     return 0;
   },
 };
 
-/** @param which the beginning of a task's or attempt's name. @returns how many there were. */
+/** @param ofTask, @param ofAttempt those only; "": of all. @returns how many there were. */
 export async function printLogs(
   client: Client,
   job: string,
   out: NodeJS.WritableStream,
-  which = "",
+  ofTask = "",
+  ofAttempt = "",
 ) {
-  const objects = await client.list("dfs-logs", `${job}/${which}`).catch(() => []);
-  const logs = objects.filter(({ name }) => name.endsWith(".log"));
-  for (const { name } of logs) {
-    const text = await (await client.fetch(storagePath("dfs-logs", name))).text();
-    out.write(`== ${name.slice(job.length + 1, -4)} ==\n${printable(text)}`);
+  type Log = { job: string; task: string; attempt: string };
+  const { logs } = await client.json<{ logs: Log[] }>(`/jobs/${encodeURIComponent(job)}/logs`);
+  const wanted = logs.filter(
+    ({ task, attempt }) => task.startsWith(ofTask) && attempt.startsWith(ofAttempt),
+  );
+  for (const { job: step, task, attempt } of wanted) {
+    const path = `/jobs/${step}/tasks/${task}/attempts/${attempt}/log`;
+    const of = step === job ? "" : `${step}/`;
+    show(out, `== ${of}${task}/${attempt} ==\n${await (await client.fetch(path)).text()}`);
   }
-  return logs.length;
+  return wanted.length;
 }
 
 async function finished(client: Client, id: string): Promise<JobJson> {

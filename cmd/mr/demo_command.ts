@@ -2,10 +2,11 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Client, type JobJson, storagePath } from "./client.ts";
 import { filesOf, type LocalFile, uploadAll } from "./data_commands.ts";
-import { bytes, printable, table } from "./format.ts";
+import { bytes, table } from "./format.ts";
 import { follow } from "./job_commands.ts";
 import { CLUSTER_FLAGS, clusterFrom, interruption, untilInterrupted } from "./local_command.ts";
 import { type Args, type Command, UsageError } from "./options.ts";
+import { say, tell } from "./terminal.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 const DIR = ".mr/demo";
@@ -34,7 +35,7 @@ export const demoCommand: Command = {
     const cluster = clusterFrom(args, port, DIR);
     say("starting proxy, masters and workers ...");
     return untilInterrupted(cluster, async (url) => {
-      process.stdout.write(`ready ${url}\n`);
+      tell(`ready ${url}`);
       const code = await countWords(new Client(url), args, files, url);
       if (args.has("keep") && code === 0) {
         say("\nstays up until Ctrl-C");
@@ -101,19 +102,15 @@ async function showTop(client: Client, job: JobJson, args: Args, url: string, re
     .filter((line) => line !== "")
     .map((line) => line.split("\t") as [string, string])
     .toSorted((a, b) => Number(b[1]) - Number(a[1]));
-  const rows = counts.slice(0, TOP).map(([word, count]) => [printable(word), count]);
+  const rows = counts.slice(0, TOP).map(([word, count]) => [word, count]);
   process.stdout.write(
     `\n${counts.length} words; the most frequent:\n\n${table(["WORD", "COUNT"], rows)}\n`,
   );
   const dir = args.text("dir") ?? DIR;
   const place = args.text("blob") === undefined ? ` (${join(dir, "store", job.output)})` : "";
-  process.stdout.write(`\noutput: ${job.output}${place}\n`);
+  tell(`\noutput: ${job.output}${place}`);
   const here = args.has("keep") ? url : "http://127.0.0.1:8080";
   const start = args.has("keep") ? "" : `npm run mr -- local --dir '${dir}' &\n  `;
   const body = JSON.stringify(request);
-  process.stdout.write(`\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'\n`);
-}
-
-function say(line: string): void {
-  process.stderr.write(`${line}\n`);
+  tell(`\nthe next job:\n  ${start}curl -N -X POST ${here}/request -d '${body}'`);
 }

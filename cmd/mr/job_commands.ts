@@ -1,7 +1,8 @@
 import { Client, isFinal, type JobJson, type StepJson } from "./client.ts";
-import { bytes, duration, printable, table } from "./format.ts";
+import { bytes, duration, table } from "./format.ts";
 import { type Args, type Command, JSON_FLAG, SERVER_FLAG } from "./options.ts";
 import { ProgressView } from "./progress.ts";
+import { say, show, tell, tellJson } from "./terminal.ts";
 
 const EXIT: Record<string, number> = { succeeded: 0, failed: 1, cancelled: 3 };
 const INTERRUPTED = 130;
@@ -30,24 +31,24 @@ export async function follow(
   } catch (error) {
     if (!interrupted.signal.aborted) throw error;
     const id = last?.id ?? "";
-    process.stderr.write(`\n${left(id)}\n`);
+    say(`\n${left(id)}`);
     return INTERRUPTED;
   } finally {
     process.removeListener("SIGINT", interrupt);
     process.removeListener("SIGTERM", interrupt);
   }
   if (last === undefined) return 1;
-  if (args.has("json")) process.stdout.write(`${JSON.stringify(last)}\n`);
+  if (args.has("json")) tellJson(last);
   else await showEnd(client, last, args.whole("show", 0) ?? 10);
   return EXIT[last.state] ?? 1;
 }
 
 async function showEnd(client: Client, job: JobJson, lines: number): Promise<void> {
-  process.stderr.write(`${endOf(job)}\n`);
+  say(endOf(job));
   if (job.state !== "succeeded" || job.phase === "map" || lines === 0) return;
   const shown = await firstLines(client, job.id, lines);
-  process.stdout.write(shown.text);
-  if (shown.more) process.stderr.write(`... all of it: mr cat ${job.id}\n`);
+  show(process.stdout, shown.text);
+  if (shown.more) say(`... all of it: mr cat ${job.id}`);
 }
 
 export function endOf(job: JobJson): string {
@@ -56,8 +57,8 @@ export function endOf(job: JobJson): string {
   const { error } = job;
   if (error !== undefined) {
     const where = error.task === "" ? "" : ` in ${error.task}, attempt ${error.attempt}`;
-    const tail = error.log_tail === "" ? "" : `\n${printable(error.log_tail).trimEnd()}`;
-    return `job ${job.id} ${job.state} (${error.class}${where}): ${printable(error.message)}${tail}`;
+    const tail = error.log_tail === "" ? "" : `\n${error.log_tail.trimEnd()}`;
+    return `job ${job.id} ${job.state} (${error.class}${where}): ${error.message}${tail}`;
   }
   return (
     `job ${job.id} ${job.state} in ${duration(tookMs)}: ` +
@@ -78,13 +79,13 @@ async function firstLines(client: Client, id: string, count: number) {
     for await (const chunk of body) {
       text += chunk.slice(0, SHOWN_CHARS_MAX);
       const end = endOfLine(text, count);
-      if (end >= 0 && end < text.length) return { text: printable(text.slice(0, end)), more: true };
-      if (text.length >= SHOWN_CHARS_MAX) return { text: `${printable(text)}\n`, more: true };
+      if (end >= 0 && end < text.length) return { text: text.slice(0, end), more: true };
+      if (text.length >= SHOWN_CHARS_MAX) return { text: `${text}\n`, more: true };
     }
   } finally {
     stop.abort();
   }
-  return { text: printable(text), more: false };
+  return { text, more: false };
 }
 
 /** Where line number `count` ends, or -1. */
@@ -106,7 +107,7 @@ export const jobsCommand: Command = {
   async run(args) {
     const path = args.has("active") ? "/tasks" : "/jobs";
     const { jobs } = await Client.from(args).json<{ jobs: JobJson[] }>(path);
-    if (args.has("json")) process.stdout.write(`${JSON.stringify(jobs)}\n`);
+    if (args.has("json")) tellJson(jobs);
     else {
       const rows = jobs.map((job) => [
         job.id,
@@ -114,10 +115,10 @@ export const jobsCommand: Command = {
         `${job.map.done}/${job.map.total}`,
         `${job.reduce.done}/${job.reduce.total}`,
         job.submitted_at,
-        printable(job.name || scriptsOf(job)),
+        job.name || scriptsOf(job),
       ]);
       const head = ["JOB", "STATE", "MAP", "REDUCE", "SUBMITTED", "NAME"];
-      process.stdout.write(`${table(head, rows)}\n`);
+      tell(table(head, rows));
     }
     return 0;
   },
@@ -145,10 +146,10 @@ export const statusCommand: Command = {
       ? (await client.json<{ tasks: TaskJson[] }>(`/jobs/${id}/tasks`)).tasks
       : undefined;
     if (args.has("json")) {
-      process.stdout.write(`${JSON.stringify(tasks === undefined ? job : { ...job, tasks })}\n`);
+      tellJson(tasks === undefined ? job : { ...job, tasks });
       return 0;
     }
-    process.stdout.write(`${describe(job)}\n`);
+    tell(describe(job));
     if (tasks === undefined) return 0;
     const rows = tasks.map((task) => [
       task.id,
@@ -157,10 +158,10 @@ export const statusCommand: Command = {
       task.attempts
         .map((attempt) => `${attempt.id} ${attempt.state} on ${attempt.worker}`)
         .join(", "),
-      printable(task.last_error),
+      task.last_error,
     ]);
     const head = ["TASK", "STATE", "FAILURES", "ATTEMPTS", "LAST ERROR"];
-    process.stdout.write(`\n${table(head, rows)}\n`);
+    tell(`\n${table(head, rows)}`);
     return 0;
   },
 };
@@ -181,7 +182,7 @@ function describe(job: JobJson): string {
   const rows = [
     ["job", job.id],
     ["state", job.state],
-    ["name", printable(job.name)],
+    ["name", job.name],
     ["scripts", scriptsOf(job)],
     ["data", [job.data].flat().join(" ")],
     ["map", `${job.map.done}/${job.map.total}, ${bytes(job.map.bytes_done)}`],
@@ -194,7 +195,7 @@ function describe(job: JobJson): string {
     ["output", job.output],
     ["submitted", job.submitted_at],
     ["finished", job.finished_at ?? ""],
-    ...Object.entries(job.counters).map(([name, value]) => [printable(name), String(value)]),
+    ...Object.entries(job.counters).map(([name, value]) => [name, String(value)]),
   ];
   const text = rows
     .filter(([, value]) => value !== "")
@@ -229,7 +230,7 @@ export const cancelCommand: Command = {
     const path = `/jobs/${encodeURIComponent(args.positionals[0] ?? "")}`;
     const job = await Client.from(args).json<JobJson>(path, { method: "DELETE" });
     const line = args.has("json") ? JSON.stringify(job) : `job ${job.id} ${job.state}`;
-    process.stdout.write(`${line}\n`);
+    tell(line);
     return isFinal(job.state) ? 0 : 1;
   },
 };
@@ -251,7 +252,7 @@ export const workersCommand: Command = {
         state: string;
       }[];
     }>("/workers");
-    if (args.has("json")) process.stdout.write(`${JSON.stringify(workers)}\n`);
+    if (args.has("json")) tellJson(workers);
     else {
       const rows = workers.map((worker) => [
         worker.id,
@@ -262,7 +263,7 @@ export const workersCommand: Command = {
         worker.attempts.join(" "),
       ]);
       const head = ["WORKER", "STATE", "HOST", "PID", "BUSY", "ATTEMPTS"];
-      process.stdout.write(`${table(head, rows)}\n`);
+      tell(table(head, rows));
     }
     return 0;
   },

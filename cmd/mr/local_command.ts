@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { LocalCluster } from "./local_cluster.ts";
 import { type Args, type Command, UsageError } from "./options.ts";
+import { say, tell } from "./terminal.ts";
 
 const DEFAULT_WORKERS = 2;
 const DEFAULT_MASTERS = 2;
@@ -28,7 +29,7 @@ export const localCommand: Command = {
   async run(args) {
     const cluster = clusterFrom(args, args.whole("port", 0) ?? 8080, ".mr");
     return untilInterrupted(cluster, async (url) => {
-      process.stdout.write(`ready ${url}\n`);
+      tell(`ready ${url}`);
       await Promise.race([interruption(), cluster.broken]);
       return 0;
     });
@@ -46,7 +47,7 @@ export function clusterFrom(args: Args, port: number, dir: string): LocalCluster
     slotsPerWorker: args.whole("slots", 1) ?? Math.ceil(availableParallelism() / workers),
     etcd: args.text("etcd"),
     blob: args.text("blob"),
-    say: (line) => process.stderr.write(`${line}\n`),
+    say: (line) => say(line),
   });
 }
 

@@ -11,6 +11,7 @@ import { InProcessCluster } from "./in_process_cluster.ts";
 import { follow } from "./job_commands.ts";
 import { type Args, UsageError } from "./options.ts";
 import { replayHere, sayReplayed } from "./replay_command.ts";
+import { say } from "./terminal.ts";
 
 export const LOCAL_FLAGS = {
   local: { help: "run it here, in this process, over files of this machine" },
@@ -89,9 +90,8 @@ async function explain(client: Client, job: JobJson, folder: string): Promise<vo
   // Of a job with steps, the one that was begun last has failed.
   const id = job.steps?.findLast((step) => step.id !== undefined)?.id ?? job.id;
   const quiet = await replayHere(client, `${id}/${task}/${attempt}`, folder, () => undefined);
-  if (quiet.failure === undefined)
-    process.stderr.write("run once more on the same input, it succeeds\n");
-  else process.stderr.write(`${sayReplayed(quiet)}\n`);
+  if (quiet.failure === undefined) say("run once more on the same input, it succeeds");
+  else say(sayReplayed(quiet));
 }
 
 async function printOutput(client: Client, id: string, lines: number | undefined): Promise<void> {
@@ -124,7 +124,7 @@ async function saveOutput(client: Client, job: JobJson, folder: string): Promise
   const [container, prefix] = [job.output.slice(0, slash), `${job.output.slice(slash + 1)}/`];
   for (const { name } of await client.list(container, prefix))
     await downloadOne(client, container, name, join(folder, name.slice(prefix.length)));
-  process.stderr.write(`the result is in ${folder}\n`);
+  say(`the result is in ${folder}`);
 }
 
 async function placeInput(container: string, paths: string[]): Promise<void> {

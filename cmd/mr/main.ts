@@ -16,6 +16,7 @@ import { localCommand } from "./local_command.ts";
 import { type Command, helpOf, parseCommand, UsageError } from "./options.ts";
 import { replayCommand } from "./replay_command.ts";
 import { runCommand } from "./run_command.ts";
+import { say, tell } from "./terminal.ts";
 import { tokenCommand } from "./token_command.ts";
 
 const COMMANDS: Command[] = [
@@ -50,17 +51,17 @@ function version(): string {
 
 async function main([name, ...argv]: string[]): Promise<number> {
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-    process.stdout.write(`${overview()}\n`);
+    tell(overview());
     return name === undefined ? 2 : 0;
   }
   if (name === "--version") {
-    process.stdout.write(`mr ${version()}, Node.js ${process.version}\n`);
+    tell(`mr ${version()}, Node.js ${process.version}`);
     return 0;
   }
   const command = COMMANDS.find((candidate) => candidate.name === name);
   if (command === undefined) throw new UsageError(`mr ${name}: no such command\n\n${overview()}`);
   if (argv.includes("--help") || argv.includes("-h")) {
-    process.stdout.write(`${helpOf(command)}\n`);
+    tell(helpOf(command));
     return 0;
   }
   return command.run(parseCommand(command, argv));
@@ -75,6 +76,6 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   const known = error instanceof UsageError || error instanceof ServerError;
-  process.stderr.write(`${known ? (error as Error).message : (error as Error).stack}\n`);
+  say(known ? (error as Error).message : String((error as Error).stack));
   process.exitCode = error instanceof UsageError ? 2 : 1;
 }

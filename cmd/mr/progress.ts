@@ -1,3 +1,4 @@
+import { printable } from "../../internal/model/printable.ts";
 import type { JobJson } from "./client.ts";
 import { bytes, duration } from "./format.ts";
 
@@ -32,14 +33,13 @@ export class ProgressView {
     this.lastState = state;
     this.lastPlainMs = nowMs;
     const { map, reduce } = job;
-    this.out.write(
-      `${job.id} ${stepOf(job)}${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}${troubles(job)}\n`,
-    );
+    const line = `${job.id} ${stepOf(job)}${job.state.padEnd(10)} map ${map.done}/${map.total}  reduce ${reduce.done}/${reduce.total}${troubles(job)}`;
+    this.out.write(`${printable(line)}\n`);
   }
 
   private draw(job: JobJson): void {
     const width = (this.out.columns ?? 80) - 1;
-    const lines = this.lines(job).map((line) => line.slice(0, width));
+    const lines = this.lines(job).map((line) => printable(line.slice(0, width)));
     if (this.drawn > 0) this.out.write(`\u001b[${this.drawn}A`);
     for (const line of lines) this.out.write(`\u001b[2K${line}\n`);
     this.drawn = lines.length;

@@ -11,9 +11,9 @@ import { UNLIMITED } from "../../internal/streaming/script_process.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
 import { createLogger } from "../common/run_process.ts";
 import { Client, type JobJson, ServerError } from "./client.ts";
-import { printable } from "./format.ts";
 import { type Command, SERVER_FLAG, UsageError } from "./options.ts";
 import { ProxyStore } from "./proxy_store.ts";
+import { say as sayLine, show } from "./terminal.ts";
 
 /** One script at a time has this machine. */
 const LIMITS = { ...UNLIMITED, memoryBytes: Math.floor(totalmem() * 0.9) };
@@ -42,7 +42,7 @@ export const replayCommand: Command = {
     const id = `${job}/${task}/${attempt ?? (await lastAttempt(client, job, task))}`;
     if (parseAttemptId(id) === undefined) throw new UsageError(`${attempt}: no attempt's name`);
     const replayed = await replayHere(client, id, folder);
-    process.stderr.write(`${sayReplayed(replayed)}\n${whatIsIn(folder, replayed)}\n`);
+    sayLine(`${sayReplayed(replayed)}\n${whatIsIn(folder, replayed)}`);
     return replayed.failure === undefined ? 0 : 1;
   },
 };
@@ -52,7 +52,7 @@ export async function replayHere(
   client: Client,
   attempt: string,
   folder: string,
-  say = (text: string) => void process.stderr.write(printable(text)),
+  say = (text: string) => show(process.stderr, text),
 ): Promise<Replayed> {
   await mkdir(folder, { recursive: true });
   if ((await readdir(folder)).length > 0) throw new UsageError(`${folder} is not empty`);
@@ -154,12 +154,12 @@ const LINE_CHARS_SHOWN = 500;
 /** How it went, and the record at which it went wrong. */
 export function sayReplayed({ failure, culprit }: Replayed): string {
   if (failure === undefined) return "it succeeded here";
-  const lines = [`it fails: ${printable(failure)}`];
+  const lines = [`it fails: ${failure}`];
   if (culprit === undefined) return lines.join("\n");
   const { record, line, place } = culprit;
   if (record === 0) return [...lines, "  before it has read anything"].join("\n");
   const where = place === undefined ? "" : `, byte ${place.offset} of ${place.blob}`;
-  const text = printable(line.toString().replace(/\n$/, ""));
+  const text = line.toString().replace(/\n$/, "");
   const shown = text.length > LINE_CHARS_SHOWN ? `${text.slice(0, LINE_CHARS_SHOWN)} ...` : text;
   return [...lines, `  at record ${record} of its input${where}:`, `  ${shown}`].join("\n");
 }

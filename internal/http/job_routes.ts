@@ -69,6 +69,11 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
   routes.add("GET", "/jobs/:id/tasks", JOB, async (ctx, job) => {
     await listTasks(ctx, jobs, job);
   });
+  routes.add("GET", "/jobs/:id/logs", JOB, async (ctx, { id, steps }) => {
+    const logs: object[] = [];
+    for (const of of [id, ...steps.map((step) => step.id)]) logs.push(...(await logsOf(store, of)));
+    ctx.body = { logs };
+  });
   const ATTEMPT = "/jobs/:id/tasks/:task/attempts/:attempt";
   routes.add("GET", `${ATTEMPT}/log`, JOB, async (ctx, { id }) => {
     const [task, attempt] = [parameter(ctx, "task"), parameter(ctx, "attempt")];
@@ -96,6 +101,21 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
     ctx.type = "application/octet-stream";
     ctx.body = Readable.from(outputOf(store, job));
   });
+}
+
+/** So many are named: who wants one asks for it. */
+const LOGS_MAX = 10_000;
+
+/** What its attempts have left. */
+async function logsOf(store: ObjectStore, job: string): Promise<object[]> {
+  const logs: object[] = [];
+  if (!(await store.containerExists(CONTAINER.logs))) return logs;
+  for await (const { name, size } of store.list(CONTAINER.logs, `${job}/`)) {
+    const [, task, attempt] = /^[^/]+\/([^/]+)\/([^/]+)\.log$/.exec(name) ?? [];
+    if (task !== undefined) logs.push({ job, task, attempt, size });
+    if (logs.length === LOGS_MAX) break;
+  }
+  return logs;
 }
 
 /** Everybody has keys of his own: nobody meets another's job by them. */
