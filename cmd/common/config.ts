@@ -12,11 +12,15 @@ const ms = z.coerce.number().int().min(1);
 const text = z.string().min(1);
 const level = z.enum(["trace", "debug", "info", "warn", "error", "silent"]);
 
+/** IPv4 where there is both. What begins with 169.254, or has a scope, is not for other machines. */
 function ownAddress(): string {
   const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
-  const open = all.find(({ family, internal }) => family === "IPv4" && !internal);
-  if (open === undefined) throw new ConfigError("POD_IP: auto finds no network but loopback");
-  return open.address;
+  const open = all.filter(
+    (each) => !each.internal && !each.address.startsWith("169.254.") && !each.scopeid,
+  );
+  const own = open.find(({ family }) => family === "IPv4") ?? open[0];
+  if (own === undefined) throw new ConfigError("POD_IP: auto finds no network but loopback");
+  return own.address;
 }
 
 const common = {

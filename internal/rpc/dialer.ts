@@ -1,4 +1,5 @@
 import { lookup } from "node:dns/promises";
+import { hostPort, splitHostPort } from "../model/addresses.ts";
 import type { Certificates } from "../model/certificates.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { LeaderDialer, LeaderStream } from "../model/session.ts";
@@ -32,19 +33,24 @@ export class MasterDialer implements LeaderDialer {
         faults.push(`${address}: ${messageOf(error)}`);
       }
     }
-    throw new MrError("unavailable", `no master knows the leader (${faults.join("; ")})`);
+    // In the same order whoever was asked first: the same fault is told in the same words.
+    const why = faults.toSorted().join("; ");
+    throw new MrError("unavailable", `no master knows the leader (${why})`);
   }
 
   private async addresses(faults: string[]): Promise<string[]> {
     const found = new Set<string>();
     for (const master of this.masters) {
-      const colon = master.lastIndexOf(":");
-      const [host, port] = [master.slice(0, colon), master.slice(colon + 1)];
+      const parts = splitHostPort(master);
+      if (parts === undefined) {
+        faults.push(`${master} is no HOST:PORT`);
+        continue;
+      }
       try {
-        for (const { address, family } of await lookup(host, { all: true }))
-          found.add(family === 6 ? `[${address}]:${port}` : `${address}:${port}`);
+        for (const { address } of await lookup(parts.host, { all: true }))
+          found.add(hostPort(address, parts.port));
       } catch (error) {
-        faults.push(`${host}: ${messageOf(error)}`);
+        faults.push(`${parts.host}: ${messageOf(error)}`);
       }
     }
     // Not always the same one first.
