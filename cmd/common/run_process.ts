@@ -1,8 +1,10 @@
-import { pino } from "pino";
 import { MrError, messageOf } from "../../internal/model/errors.ts";
-import type { Logger } from "../../internal/model/logger.ts";
 import { ConfigError } from "./config.ts";
-import { redacted } from "./redaction.ts";
+import { allSaid, say } from "./log_output.ts";
+import { hearLibraries } from "./logger.ts";
+
+export { isLoopback } from "../../internal/model/addresses.ts";
+export { createLogger } from "./logger.ts";
 
 /** A process that `main` starts and that ends in good order when asked. */
 export interface ServerProcess {
@@ -11,28 +13,25 @@ export interface ServerProcess {
   close(): Promise<void>;
 }
 
-export function createLogger(name: string, level: string): Logger {
-  const out = pino.destination(2);
-  const stream = { write: (line: string) => void out.write(redacted(line)) };
-  return pino({ name, level, base: { name, pid: process.pid } }, stream);
-}
-
-/** Whether nobody beyond this machine can reach a port of this host. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\./.test(host);
-}
-
 /**
  * Runs a server until SIGTERM or SIGINT; a second signal ends it at once. A
  * parent that started it over IPC is told where it listens, and is obeyed when
  * it goes: nobody else would end us then.
  *
+ * @param name what its log lines call it.
  * @param parent the pid of a parent to which there is no channel (see hidden_environment.ts).
  */
 export async function runProcess(
+  name: string,
   open: () => Promise<ServerProcess>,
   parent?: string,
 ): Promise<void> {
+  hearLibraries(name);
+  // By itself Node would wait for a reader of what it prints then.
+  process.on("uncaughtException", (error) => {
+    say(`${error.stack ?? error}\n`);
+    process.exit(1);
+  });
   try {
     const server = await open();
     let closing = false;
@@ -40,6 +39,7 @@ export async function runProcess(
       if (closing) process.exit(1);
       closing = true;
       await server.close();
+      await allSaid();
       process.exit(0);
     };
     process.on("SIGTERM", close);
@@ -51,8 +51,8 @@ export async function runProcess(
   } catch (error) {
     const known = error instanceof ConfigError || error instanceof MrError;
     const hint = (error as NodeJS.ErrnoException).code === "EADDRINUSE" ? " (is it running?)" : "";
-    const text = known || hint ? messageOf(error) + hint : (error as Error).stack;
-    process.stderr.write(redacted(`${text}\n`));
+    say(`${known || hint ? messageOf(error) + hint : (error as Error).stack}\n`);
+    await allSaid();
     process.exit(1);
   }
 }

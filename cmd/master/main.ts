@@ -3,4 +3,4 @@ import { masterConfig } from "../common/config.ts";
 import { runProcess } from "../common/run_process.ts";
 import { MasterProcess } from "./master_process.ts";
 
-await runProcess(() => MasterProcess.open(masterConfig(process.env)));
+await runProcess("master", () => MasterProcess.open(masterConfig(process.env)));

@@ -1,5 +1,6 @@
 import { hostname } from "node:os";
 import { Master } from "../../internal/master/master.ts";
+import { hostPort, isLoopback, listenHost } from "../../internal/model/addresses.ts";
 import type { Coordinator } from "../../internal/model/coordinator.ts";
 import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
@@ -9,8 +10,9 @@ import { SessionServer } from "../../internal/rpc/session_server.ts";
 import { DEFAULT_SCHEDULER_CONFIG } from "../../internal/scheduler/state.ts";
 import { openCoordinator, openStore } from "../common/backends.ts";
 import type { MasterConfig } from "../common/config.ts";
+import { createLogger } from "../common/logger.ts";
 import { openCertificates } from "../common/pem_files.ts";
-import { createLogger, isLoopback, type ServerProcess } from "../common/run_process.ts";
+import type { ServerProcess } from "../common/run_process.ts";
 
 const PING_INTERVAL_MS = 2_000;
 const PING_TIMEOUT_MS = 3_000;
@@ -73,8 +75,9 @@ export class MasterProcess implements ServerProcess {
     const isHere = isLoopback(config.POD_IP);
     if (!isHere && config.MR_TLS_CERT === undefined)
       logger.warn({}, "anybody who reaches the RPC port may run programs: set MR_TLS_*");
-    const port = await this.server.listen(isHere ? config.POD_IP : "0.0.0.0", config.RPC_PORT);
-    const address = config.RPC_ADDRESS ?? `${config.POD_IP}:${port}`;
+    const host = listenHost(isHere ? config.POD_IP : "::");
+    const port = await this.server.listen(host, config.RPC_PORT);
+    const address = config.RPC_ADDRESS ?? hostPort(config.POD_IP, port);
     this.master.start({ id: `${hostname()}-${process.pid}`, address, pid: process.pid });
     this.serving = true;
     logger.info({ address }, "listening");

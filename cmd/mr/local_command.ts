@@ -1,7 +1,9 @@
 import { availableParallelism } from "node:os";
+import { printable } from "../../internal/model/printable.ts";
+import { say as sayInTime } from "../common/log_output.ts";
 import { LocalCluster } from "./local_cluster.ts";
 import { type Args, type Command, UsageError } from "./options.ts";
-import { say, tell } from "./terminal.ts";
+import { tell } from "./terminal.ts";
 
 const DEFAULT_WORKERS = 2;
 const DEFAULT_MASTERS = 2;
@@ -47,7 +49,9 @@ export function clusterFrom(args: Args, port: number, dir: string): LocalCluster
     slotsPerWorker: args.whole("slots", 1) ?? Math.ceil(availableParallelism() / workers),
     etcd: args.text("etcd"),
     blob: args.text("blob"),
-    say: (line) => say(line),
+    // Nobody waits for a reader who stands still: the cluster has to be looked after.
+    say: (line) => sayInTime(`${printable(line)}
+`),
   });
 }
 

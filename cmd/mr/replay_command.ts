@@ -9,7 +9,7 @@ import { type Assignment, inputRangeSchema, sourceSchema } from "../../internal/
 import { Runner } from "../../internal/streaming/runner.ts";
 import { UNLIMITED } from "../../internal/streaming/script_process.ts";
 import { type Replayed, replayTask } from "../../internal/worker/replay.ts";
-import { createLogger } from "../common/run_process.ts";
+import { createLogger } from "../common/logger.ts";
 import { Client, type JobJson, ServerError } from "./client.ts";
 import { type Command, SERVER_FLAG, UsageError } from "./options.ts";
 import { ProxyStore } from "./proxy_store.ts";

@@ -3,4 +3,4 @@ import { proxyConfig } from "../common/config.ts";
 import { runProcess } from "../common/run_process.ts";
 import { ProxyProcess } from "./proxy_process.ts";
 
-await runProcess(() => ProxyProcess.open(proxyConfig(process.env)));
+await runProcess("proxy", () => ProxyProcess.open(proxyConfig(process.env)));

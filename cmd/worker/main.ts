@@ -7,4 +7,5 @@ const { workerConfig } = await import("../common/config.ts");
 const { runProcess } = await import("../common/run_process.ts");
 const { WorkerProcess } = await import("./worker_process.ts");
 
-await runProcess(() => WorkerProcess.open(workerConfig(env)), env.MR_PARENT_PID || undefined);
+const open = () => WorkerProcess.open(workerConfig(env));
+await runProcess("worker", open, env.MR_PARENT_PID || undefined);

@@ -11,5 +11,8 @@ export interface SlotData {
   runner: TaskRunnerOptions;
 }
 
+// Node would print these itself, and wait for whoever reads the log.
+process.removeAllListeners("warning");
+
 const { storage, runner } = workerData as SlotData;
 serveSlot(new TaskRunner(await openStore(storage, true), runner));

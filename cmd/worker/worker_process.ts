@@ -11,8 +11,9 @@ import { Slots } from "../../internal/worker/slots.ts";
 import { Worker } from "../../internal/worker/worker.ts";
 import { openStore } from "../common/backends.ts";
 import type { WorkerConfig } from "../common/config.ts";
+import { createLogger } from "../common/logger.ts";
 import { openCertificates } from "../common/pem_files.ts";
-import { createLogger, type ServerProcess } from "../common/run_process.ts";
+import type { ServerProcess } from "../common/run_process.ts";
 import { HealthFiles } from "./health_files.ts";
 import type { SlotData } from "./slot.ts";
 
@@ -139,7 +140,7 @@ export class WorkerProcess implements ServerProcess {
   }
 
   private sayWhoReachesWhat({ closed, landlock, uid, pid }: RunnerAbout): void {
-    const about = { closed, landlock, uid, pid };
+    const about = { closed, landlock, uid, runner: pid };
     if (!closed && isShared(this.config)) this.logger.warn(about, OPEN_RUNNER);
     else if (closed && landlock === 0) this.logger.warn(about, NO_LANDLOCK);
     else this.logger.info(about, "scripts have a runner");

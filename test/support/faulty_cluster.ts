@@ -114,7 +114,8 @@ export class FaultyCluster implements TestCluster {
     const text = await readFile(join(this.dir, "logs", `${name}.log`), "utf8").catch(() => "");
     return text.split("\n").flatMap((line) => {
       try {
-        return JSON.parse(line) as LogLine;
+        const said = JSON.parse(line) as LogLine;
+        return { ...said, time: Date.parse(String(said.time)) };
       } catch {
         return [];
       }
@@ -159,6 +160,7 @@ export async function checkWinners(
 }
 
 export interface LogLine {
+  /** In ms since 1970. */
   time: number;
   pid: number;
   msg: string;

@@ -1,6 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { createLogger } from "../../cmd/common/run_process.ts";
+import { createLogger } from "../../cmd/common/logger.ts";
 import { resolveProgram } from "../../internal/streaming/command.ts";
 import { RUNNER_ARGUMENTS, Runner, type RunnerAbout } from "../../internal/streaming/runner.ts";
 import type { RunnerAddress } from "../../internal/streaming/runner_connection.ts";
