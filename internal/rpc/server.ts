@@ -36,6 +36,9 @@ const STRANGERS_MAX = 128;
 const PATIENCE_MS = 10_000;
 const PATH_CHARS_MAX = 200;
 
+/** What stands for the host in the URL of a request. */
+const NAME = "master";
+
 export interface RpcServerOptions {
   routes: (router: ConnectRouter) => void;
   /** Served before all else, and without Connect. */
@@ -49,6 +52,18 @@ export interface RpcServerOptions {
 }
 
 type Handler = ReturnType<typeof connectNodeAdapter>;
+
+/**
+ * Connect makes a URL of the name that it is asked by, and throws where it cannot: a request with
+ * another one, or none, or the IPv6 address that Node's own client sends without its brackets, would
+ * end the process. Nothing here depends on that name.
+ */
+function named(request: Parameters<Handler>[0]): Parameters<Handler>[0] {
+  if (request instanceof Http2ServerRequest)
+    return Object.defineProperty(request, "authority", { value: NAME });
+  request.headers.host = NAME;
+  return request;
+}
 
 /** One port for HTTP/1.1 (curl, JSON) and HTTP/2 (gRPC), with and without TLS: the first bytes decide. */
 export class RpcServer {
@@ -78,7 +93,7 @@ export class RpcServer {
       const isSession =
         request instanceof Http2ServerRequest &&
         options.sessions.take(request, response as Http2ServerResponse);
-      if (!isSession) connect(request, response);
+      if (!isSession) connect(named(request), response);
     });
     this.http1 = createHttp1(handler);
     this.http2 = createHttp2(HTTP2_OPTIONS, handler);
