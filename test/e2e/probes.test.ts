@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { readFile, utimes } from "node:fs/promises";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { promisify } from "node:util";
@@ -14,6 +16,7 @@ import { useCluster } from "../support/cluster.ts";
 import { ServerProcess, scratchFolder, until } from "../support/processes.ts";
 
 const run = promisify(execFile);
+const RUNNER_PROBE = join(import.meta.dirname, ...["..", "..", "internal", "runner", "probe.py"]);
 const WORKER = join(import.meta.dirname, "..", "..", "cmd", "worker");
 
 describe("probes", () => {
@@ -53,6 +56,33 @@ describe("probes", () => {
       await worker.stop();
     }
     assert.equal(await probe("alive"), false);
+  });
+
+  it("of what is just starting wait for it, and say one line at most", async () => {
+    await using folder = await scratchFolder("probes");
+    const env = { PATH: process.env.PATH, MR_HEALTH_DIR: folder.path };
+    const alive = run("sh", [join(WORKER, "probe.sh"), "alive", "25"], { env });
+    const socket = join(folder.path, "runner");
+    const runner = run("python3", ["-I", "-S", RUNNER_PROBE, socket]);
+    // A runner shows whoever says nothing out.
+    const server = createServer((connection) =>
+      connection.on("end", () => connection.end()).resume(),
+    );
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+    writeFileSync(join(folder.path, "alive"), "");
+    try {
+      for (const probe of [alive, runner])
+        assert.deepEqual(await probe, { stdout: "", stderr: "" });
+    } finally {
+      server.close();
+    }
+    const nobody = run("python3", ["-I", "-S", RUNNER_PROBE, "@mr-nobody-listens-here"]);
+    await assert.rejects(nobody, (error: { code?: number; stdout?: string; stderr?: string }) => {
+      assert.deepEqual([error.code, error.stdout], [1, ""]);
+      assert.match(error.stderr ?? "", /^no runner at @mr-nobody-listens-here: .*\n$/);
+      return true;
+    });
+    await assert.rejects(run("sh", [join(WORKER, "probe.sh"), "ready", "1"], { env }));
   });
 
   it("of masters: one that stands by serves like the one that leads", async () => {
