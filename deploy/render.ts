@@ -5,13 +5,13 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseAllDocuments, stringify } from "yaml";
+import { Document, parseAllDocuments, visit } from "yaml";
 
 const HERE = import.meta.dirname;
 
 const ROLES: Record<string, { port: number; more: string }> = {
   master: { port: 50_051, more: "" },
-  proxy: { port: 8_080, more: "ENV HTTP_HOST=0.0.0.0\n" },
+  proxy: { port: 8_080, more: "ENV HTTP_HOST=::\n" },
   worker: {
     port: 0,
     more: `# What scripts are written in; venv, for those that bring a requirements.txt. Another user runs them.
@@ -66,7 +66,34 @@ export function parseManifests(text: string): Manifest[] {
   });
 }
 
-/** Whoever has no Kustomize applies these three, in this order. Path below this folder -> objects. */
+/** A text that is one to every reader of YAML, whatever its version: kubectl takes `off` for false. */
+const WORD =
+  /^(?!(y|n|yes|no|on|off|true|false|null|none|nan|inf|infinity)$)[A-Za-z/$][\w./$()-]*$/i;
+
+/** To readers of 1.1 these end a line. */
+const LINE_ENDS = /[\u0085\u2028\u2029]/g;
+const escaped = (end: string) => `\\u${end.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** YAML that says the same to readers of 1.1 and 1.2. */
+export function yamlOf(value: object): string {
+  const document = new Document(value, { aliasDuplicateObjects: false });
+  visit(document, {
+    Scalar(_, node) {
+      if (typeof node.value === "string" && !WORD.test(node.value)) node.type = "QUOTE_DOUBLE";
+    },
+  });
+  return document.toString({ lineWidth: 0 }).replace(LINE_ENDS, escaped);
+}
+
+/** Of the whole namespace, which may not be ours alone: whoever applies single files says where. */
+function isOfNamespace({ kind, metadata }: Manifest): boolean {
+  return kind === "Namespace" || metadata.name === "default-deny";
+}
+
+/**
+ * Whoever has no Kustomize applies these three, in any order, to any namespace. Path below this
+ * folder -> objects.
+ */
 export function singleFiles(): Map<string, Manifest[]> {
   const files = new Map<string, Manifest[]>([
     ["k8s-master.yaml", []],
@@ -74,8 +101,12 @@ export function singleFiles(): Map<string, Manifest[]> {
     ["k8s-ingress.yaml", []],
   ]);
   const fileOf: Record<string, string> = { worker: "k8s-worker.yaml", proxy: "k8s-ingress.yaml" };
-  for (const manifest of kustomized("base"))
-    files.get(fileOf[manifest.metadata.name] ?? "k8s-master.yaml")?.push(manifest);
+  for (const manifest of kustomized("base")) {
+    if (isOfNamespace(manifest)) continue;
+    const { namespace: _, ...metadata } = manifest.metadata;
+    const file = files.get(fileOf[metadata.name] ?? "k8s-master.yaml");
+    file?.push({ ...manifest, metadata });
+  }
   return files;
 }
 
@@ -83,7 +114,7 @@ if (import.meta.main) {
   const texts = dockerfiles();
   const note = "# Rendered by `npm run render` from deploy/base: edit that.\n";
   for (const [path, manifests] of singleFiles())
-    texts.set(path, note + manifests.map((each) => stringify(each)).join("---\n"));
+    texts.set(path, note + manifests.map((each) => yamlOf(each)).join("---\n"));
   for (const [path, text] of texts) {
     writeFileSync(join(HERE, path), text);
     process.stdout.write(`${path}\n`);

@@ -21,7 +21,7 @@ WORKDIR /app
 ENV NODE_ENV=production
 
 FROM base AS proxy
-ENV HTTP_HOST=0.0.0.0
+ENV HTTP_HOST=::
 COPY --from=dependencies /app/node_modules node_modules
 COPY package.json ./
 COPY internal internal

@@ -90,7 +90,12 @@ class Cluster {
     if (metadata?.name === "worker") say(spec?.replicas !== undefined, "replicas undo a scaling");
     else say((spec?.replicas ?? 1) < 2 && !isDouble(workload), "one replica is no replica");
     if (metadata?.name === "worker") faults.push(...cellFaults(template, at));
-    return [...faults, ...this.podFaults(template.spec as V1PodSpec, at)];
+    const pod = template.spec as V1PodSpec;
+    // Azurite would wait for idle connections, and has nothing to finish.
+    const { terminationGracePeriodSeconds: grace = 0 } = pod;
+    say(grace < GRACE_SECONDS && !isDouble(workload), "its grace is short");
+    say(grace < ownGraceSeconds(pod) && !isDouble(workload), "it is killed in its grace");
+    return [...faults, ...this.podFaults(pod, at)];
   }
 
   private podFaults(pod: V1PodSpec, at: string): string[] {
@@ -98,7 +103,6 @@ class Cluster {
     const say = (isWrong: boolean, message: string) => isWrong && faults.push(`${at}: ${message}`);
     say(!this.has("ServiceAccount", pod.serviceAccountName), "it has no ServiceAccount of its own");
     say(pod.automountServiceAccountToken !== false, "a token is mounted");
-    say((pod.terminationGracePeriodSeconds ?? 0) < GRACE_SECONDS, "its grace is short");
     const { securityContext: own } = pod;
     say(own?.runAsNonRoot !== true, "it may run as root");
     say(!own?.runAsUser, "it has no uid");
@@ -253,6 +257,13 @@ function cellFaults({ metadata, spec }: V1PodTemplateSpec, at: string): string[]
   const address = worker?.env?.find(({ name }) => name === "MR_RUNNER")?.value ?? "";
   say(!cell.args?.includes(address), "its runner is not where the worker looks");
   return faults;
+}
+
+/** What a process may take to end, after its preStop, and with some time to say so. */
+function ownGraceSeconds({ containers }: V1PodSpec): number {
+  const { env = [], lifecycle } = containers[0] ?? {};
+  const ms = Number(env.find(({ name }) => name === "MR_GRACE_MS")?.value ?? 0);
+  return Number(lifecycle?.preStop?.exec?.command?.at(-1) ?? 0) + ms / 1_000 + 10;
 }
 
 /** Azurite stands for the storage on a laptop: one is all there can be. */

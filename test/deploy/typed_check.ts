@@ -14,7 +14,7 @@ interface Attribute {
 }
 
 /** What a cluster of today serves, as far as we use it. The models do not tell of groups. */
-const KINDS: Record<string, string[]> = {
+export const KINDS: Record<string, string[]> = {
   v1: ["ConfigMap", "Namespace", "Secret", "Service", "ServiceAccount"],
   "apps/v1": ["Deployment", "StatefulSet"],
   "networking.k8s.io/v1": ["Ingress", "NetworkPolicy"],
