@@ -116,4 +116,46 @@ describe("a log that cannot be written", () => {
         forget();
       }
     });
+
+  it("does not keep a process that nobody has caught the fault of", async () => {
+    await using folder = await scratchFolder("log");
+    const stderr = stuckPipe(join(folder.path, "stderr"));
+    const script = `import { runProcess } from "${join(CMD, "common", "run_process.ts")}";
+      const fail = () => { throw new Error("nobody catches this"); };
+      const start = async () => { setTimeout(fail); return { address: "here" }; };
+      process.emitWarning("a warning");
+      await runProcess("master", async () => ({ start, close: async () => undefined }));`;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+      stdio: ["ignore", "ignore", stderr],
+    });
+    closeSync(stderr);
+    const forget = atExit(() => child.kill("SIGKILL"));
+    assert.equal(await new Promise((resolve) => child.once("exit", resolve)), 1);
+    forget();
+  });
+});
+
+describe("a log that can be written", () => {
+  it("says what a worker waits for, and not several times a second", async () => {
+    await using folder = await scratchFolder("log");
+    const worker = new ServerProcess(process.execPath, [join(CMD, "worker", "main.ts")], {
+      ...process.env,
+      MR_STORE_DIR: join(folder.path, "store"),
+      MR_SCRATCH_DIR: join(folder.path, "scratch"),
+      RPC_ADDRESS: `127.0.0.1:${await freePort()},127.0.0.1:${await freePort()}`,
+    });
+    try {
+      await until("a second look at it", () => /"times":\d+/.test(worker.said));
+      const lines = worker.said.trimEnd().split("\n");
+      const told = lines
+        .map((line) => JSON.parse(line) as { msg: string; level: string; times?: number })
+        .filter(({ msg }) => msg === "no session with a leader");
+      assert.ok(told.length <= 3, worker.said);
+      assert.equal(told[0]?.level, "warn");
+      assert.equal(told[0]?.times, undefined);
+      assert.ok((told[1]?.times ?? 0) > 1, "it was tried more often than it was told");
+    } finally {
+      await worker.stop();
+    }
+  });
 });
