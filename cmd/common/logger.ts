@@ -1,11 +1,13 @@
 import { format } from "node:util";
 import { pino, stdTimeFunctions } from "pino";
 import type { Logger } from "../../internal/model/logger.ts";
+import { printableJson } from "../../internal/model/printable.ts";
 import { say } from "./log_output.ts";
 import { Repeats } from "./repeats.ts";
 
 /** Of every line; a field of the same name would stand there twice. */
 const OF_EVERY_LINE = ["level", "time", "name", "pid", "msg"];
+
 /** JSON lines on stderr: `level` is a word, `time` is ISO 8601 in UTC. Warnings do not flood it. */
 export function createLogger(name: string, level: string): Logger {
   const lines = pino(
@@ -15,7 +17,7 @@ export function createLogger(name: string, level: string): Logger {
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }), log: withNamesOfTheirOwn },
     },
-    { write: say },
+    { write: (line: string) => say(printableJson(line)) },
   );
   const warnings = new Repeats((fields, message) => lines.warn(fields, message));
   const errors = new Repeats((fields, message) => lines.error(fields, message));

@@ -3,9 +3,6 @@ import { ConfigError } from "./config.ts";
 import { allSaid, say } from "./log_output.ts";
 import { hearLibraries } from "./logger.ts";
 
-export { isLoopback } from "../../internal/model/addresses.ts";
-export { createLogger } from "./logger.ts";
-
 /** A process that `main` starts and that ends in good order when asked. */
 export interface ServerProcess {
   /** Resolves when it serves, to what it wants to say of itself. */

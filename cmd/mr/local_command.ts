@@ -50,7 +50,8 @@ export function clusterFrom(args: Args, port: number, dir: string): LocalCluster
     etcd: args.text("etcd"),
     blob: args.text("blob"),
     // Nobody waits for a reader who stands still: the cluster has to be looked after.
-    say: (line) => sayInTime(`${printable(line)}
+    say: (line) =>
+      sayInTime(`${printable(line)}
 `),
   });
 }

@@ -1,6 +1,7 @@
 import { createServer, type Server } from "node:http";
 import { createApp } from "../../internal/http/app.ts";
 import { noTokens, TokenFile } from "../../internal/http/token_file.ts";
+import { hostPort, isLoopback, listenHost } from "../../internal/model/addresses.ts";
 import type { Coordinator } from "../../internal/model/coordinator.ts";
 import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
@@ -8,8 +9,9 @@ import { LeaderJobApi } from "../../internal/rpc/leader_job_api.ts";
 import { openCoordinator, openStore } from "../common/backends.ts";
 import type { ProxyConfig } from "../common/config.ts";
 import { drained } from "../common/drained.ts";
+import { createLogger } from "../common/logger.ts";
 import { openCertificates } from "../common/pem_files.ts";
-import { createLogger, isLoopback, type ServerProcess } from "../common/run_process.ts";
+import type { ServerProcess } from "../common/run_process.ts";
 
 /** Longer than balancers keep a connection without requests: else they meet one just closed. */
 const KEEP_ALIVE_MS = 80_000;
@@ -72,11 +74,11 @@ export class ProxyProcess implements ServerProcess {
     const { HTTP_HOST, HTTP_PORT } = this.config;
     await new Promise<void>((resolve, reject) => {
       this.server.once("error", reject);
-      this.server.listen(HTTP_PORT, HTTP_HOST, resolve);
+      this.server.listen(HTTP_PORT, listenHost(HTTP_HOST), resolve);
     });
     const bound = this.server.address();
     const port = bound !== null && typeof bound === "object" ? bound.port : HTTP_PORT;
-    const address = `${HTTP_HOST}:${port}`;
+    const address = hostPort(HTTP_HOST, port);
     if (!isLoopback(HTTP_HOST) && this.config.MR_TOKENS === undefined)
       this.logger.warn(
         { address },

@@ -19,7 +19,6 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Certificates } from "../model/certificates.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Logger } from "../model/logger.ts";
-import { Seldom } from "./seldom.ts";
 import { MESSAGE_BYTES_MAX, type SessionServer } from "./session_server.ts";
 import { admits, type Peer, peerOf, refusalOf } from "./tls.ts";
 
@@ -76,14 +75,12 @@ export class RpcServer {
   private readonly sockets = new Set<Socket>();
   /** Where there are certificates: connections that have shown none, the oldest first. */
   private readonly strangers = new Set<Socket>();
-  private readonly refusals: Seldom;
   private readonly sessions = new Set<ServerHttp2Session>();
   /** Of connections whose first request is waited for. */
   private readonly awaited = new WeakMap<object, NodeJS.Timeout>();
 
   constructor(options: RpcServerOptions) {
     this.options = options;
-    this.refusals = new Seldom(options.logger);
     const connect = connectNodeAdapter({
       routes: options.routes,
       shutdownSignal: this.shutdown.signal,
@@ -123,7 +120,7 @@ export class RpcServer {
     certificates.onChange(() => server.setSecureContext(certificates.current()));
     server.on("tlsClientError", (error, socket) => {
       const peer = socket.remoteAddress ?? "";
-      this.refusals.warn(peer, { peer, error: messageOf(error) }, "a peer was refused");
+      this.options.logger.warn({ peer, error: messageOf(error) }, "a peer was refused");
     });
     return server;
   }
@@ -146,7 +143,7 @@ export class RpcServer {
       const why = refusalOf(socket, peer);
       const path = (request.url ?? "").slice(0, PATH_CHARS_MAX);
       const from = { peer: socket.remoteAddress ?? "", path };
-      this.refusals.warn(`${from.peer} ${why}`, { ...from, error: why }, "a peer was refused");
+      this.options.logger.warn({ ...from, error: why }, "a peer was refused");
       request.resume();
       refuse(response, why);
     };
