@@ -40,6 +40,7 @@ export class Routes {
     authorisation: Authorisation<Given> | typeof OPEN,
     handler: (ctx: Context, given: Given) => void | Promise<void>,
   ): void {
+    // Where nobody compiles, too.
     const { name } = authorisation;
     this.all.push({ method, path, authorisation: name });
     this.router.register(path, [method], async (ctx: Context) => {

@@ -52,9 +52,10 @@ export async function checkAgainstStorage(
     ...spec.steps.flatMap((step, i) => checkStep(step, `steps.${i}.`, "")),
     ...(spec.phase === "reduce"
       ? []
-      : spec.data.map(
-          (text, i) => () => checkData(store, text, spec.data.length > 1 ? `data.${i}` : "data"),
-        )),
+      : [...new Set(spec.data)].map((text) => {
+          const field = spec.data.length > 1 ? `data.${spec.data.indexOf(text)}` : "data";
+          return () => checkData(store, text, field);
+        })),
     ...(spec.output === "" ? [] : [() => checkOutput(store, spec.output)]),
   ];
   const found: Refusal[] = new Array(checks.length);

@@ -91,7 +91,7 @@ function brief(job: JobView): JobView {
     mapper: short(spec.mapper),
     reducer: short(spec.reducer),
     combiner: short(spec.combiner),
-    data: spec.data.slice(0, INPUTS_LISTED).map(short),
+    data: someOf(spec.data).map(short),
     env: {},
     conf: {},
     files: [],
@@ -119,6 +119,11 @@ function brief(job: JobView): JobView {
 }
 
 const INPUTS_LISTED = 3;
+
+function someOf(data: string[]): string[] {
+  if (data.length <= INPUTS_LISTED) return data;
+  return [...data.slice(0, INPUTS_LISTED), `... and ${data.length - INPUTS_LISTED} more`];
+}
 
 function short(text: string): string {
   return text.length <= LIMIT.listedChars ? text : `${text.slice(0, LIMIT.listedChars - 3)}...`;

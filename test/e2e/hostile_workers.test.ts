@@ -1,0 +1,245 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { connect } from "node:http2";
+import { after, before, describe, it } from "node:test";
+import type { JobJson } from "../../cmd/mr/client.ts";
+import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import { until } from "../support/processes.ts";
+import { RawWorker } from "../support/raw_worker.ts";
+
+const MB = 1024 * 1024;
+const STATS = {
+  recordsIn: 1n,
+  bytesIn: 1n,
+  recordsOut: 1n,
+  bytesOut: 1n,
+  wallMs: 1n,
+  counters: {},
+};
+
+describe("a leader and a worker that lies", () => {
+  let cluster: TestCluster;
+  let leader: { address: string; epoch: number; pid: number };
+  before(async () => {
+    cluster = await useCluster({ workers: 1, slots: 1 });
+    leader = await cluster.client.json("/leader");
+    await putText(cluster.client, "text", "a", "b\na\n");
+  });
+  after(() => cluster[Symbol.asyncDispose]());
+
+  const memoryMb = () => {
+    const status = readFileSync(`/proc/${leader.pid}/status`, "latin1");
+    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024;
+  };
+
+  async function staysAsItWas(): Promise<void> {
+    const { epoch } = await cluster.client.json<{ epoch: number }>("/leader");
+    assert.equal(epoch, leader.epoch, "the term was lost");
+    const job = await runJob(cluster.client, { mapper: "cat", reducer: "cat", data: "text" });
+    assert.equal(job.state, "succeeded");
+    assert.equal(String(await outputOf(cluster.client, job.id)), "a\t\nb\t\n");
+  }
+
+  async function waitingJob(more: object = {}): Promise<JobJson> {
+    const request = { mapper: "/bin/sleep 60", data: "text", m_num: 3, r_num: 0, ...more };
+    const job = await cluster.client.json<JobJson>("/request", {
+      method: "POST",
+      headers: { prefer: "respond-async" },
+      body: JSON.stringify(request),
+    });
+    await until("its tasks", async () => {
+      const { state } = await cluster.client.json<JobJson>(`/jobs/${job.id}`);
+      return state === "map";
+    });
+    return job;
+  }
+
+  it("is not told what has no bound", async () => {
+    const attempt = "20260101-000000-aaaaaa/m-00000/1-1";
+    const part = { container: "dfs-dest", name: "x", size: 5n, token: "t" };
+    const completed = (more: object, stats: object = STATS) => ({
+      case: "completed" as const,
+      value: { attempt, output: { output: { case: "part", value: { ...part, ...more } } }, stats },
+    });
+    const segments = (more: object) => {
+      const value = { object: "o", size: 10n, indexOffset: 5n, digest: "d", sizes: "", ...more };
+      const output = { output: { case: "segments", value } };
+      return { case: "completed" as const, value: { attempt, output, stats: STATS } };
+    };
+    const beat = (more: object) => {
+      const entry = { attempt, bytesIn: 0n, bytesTotal: 0n, status: "", counters: {}, ...more };
+      return { case: "heartbeat" as const, value: { seq: 1n, attempts: [entry] } };
+    };
+    const failed = (more: object) => {
+      const value = { attempt, class: "user", message: "", logTail: "", lostOutputs: [], ...more };
+      return { case: "failed" as const, value };
+    };
+    const many = (count: number) => Array.from({ length: count }, () => attempt);
+    const lies = {
+      "a host": { hello: { host: "h".repeat(3 * MB) } },
+      "a host with an escape": { hello: { host: "\u001b[2J" } },
+      "an id": { hello: { workerId: "w".repeat(300) } },
+      "a pid": { hello: { pid: -1 } },
+      slots: { hello: { slots: 100_000 } },
+      reduces: { hello: { reducesPerSlot: 1_000 } },
+      "attempts it announces": { hello: { attempts: many(1_000) } },
+      "an attempt's name": { hello: { attempts: ["../x"] } },
+      "free slots": { say: { case: "ready", value: { free: -1, grantsSeen: 0, ahead: 0 } } },
+      "a heartbeat": { say: beat({ bytesIn: -5n }) },
+      "a heartbeat's number": { say: { case: "heartbeat", value: { seq: -1n, attempts: [] } } },
+      figures: { say: completed({}, { ...STATS, recordsIn: -5n }) },
+      "time taken": { say: completed({}, { ...STATS, wallMs: -1n }) },
+      "bytes out": { say: completed({}, { ...STATS, bytesOut: 2n ** 60n }) },
+      "a size": { say: completed({ size: -1n }) },
+      "a token": { say: completed({ token: "t".repeat(1_000) }) },
+      "a token's characters": { say: completed({ token: "a\u0000b" }) },
+      "a part's name": { say: completed({ name: "../../x" }) },
+      "a part's container": { say: completed({ container: "X" }) },
+      "an index": { say: segments({ indexOffset: 11n }) },
+      "an object's size": { say: segments({ size: -1n, indexOffset: -1n }) },
+      "an object's name": { say: segments({ object: "/etc/passwd" }) },
+      "a digest": { say: segments({ digest: "\u001b".repeat(10) }) },
+      "sizes of segments": { say: segments({ sizes: "A".repeat(2_000) }) },
+      "bad records": {
+        say: {
+          case: "completed",
+          value: { ...completed({}).value, bad: { records: -1n, part } },
+        },
+      },
+      "a failure's class": { say: failed({ class: "mine" }) },
+      "lost outputs": { say: failed({ lostOutputs: many(20_000) }) },
+      nothing: { say: { case: undefined } },
+    };
+    for (const [what, lie] of Object.entries(lies)) {
+      using worker = new RawWorker(leader.address);
+      worker.hello("liar-1", "hello" in lie ? lie.hello : {});
+      if ("say" in lie) worker.say(lie.say as never);
+      const why = decodeURIComponent(await worker.ended);
+      assert.match(why, /^session: /, `${what}: ${why}`);
+    }
+    await staysAsItWas();
+  });
+
+  it("takes no work from whom it gave none", async () => {
+    const { id } = await waitingJob();
+    using worker = new RawWorker(leader.address);
+    worker.hello("forger-1", { attempts: [`${id}/m-00002/0-3`] });
+    const value = { container: "dfs-dest", name: `${id}/part-00002`, size: 5n, token: "forged" };
+    const output = { output: { case: "part" as const, value } };
+    const names = [`0-3`, "999-999", `${leader.epoch}-999`, `${leader.epoch}-1`];
+    for (const name of names) {
+      const attempt = `${id}/m-00002/${name}`;
+      worker.say({ case: "completed", value: { attempt, output, stats: STATS } });
+    }
+    await until("answers", () => worker.heard.filter((m) => m.case === "settled").length === 4);
+    for (const message of worker.heard)
+      if (message.case === "settled") assert.equal(message.value.won, false);
+    const { map } = await cluster.client.json<JobJson>(`/jobs/${id}`);
+    assert.equal(map.done, 0);
+    await cluster.client.json(`/jobs/${id}`, { method: "DELETE" });
+    await staysAsItWas();
+  });
+
+  it("has a task done again whose part was never staged", async () => {
+    const worker = new RawWorker(leader.address);
+    worker.hello("thief-1", { slots: 1 });
+    worker.say({ case: "ready", value: { free: 1, grantsSeen: 0, ahead: 0 } });
+    const request = { mapper: "cat", data: "text", m_num: 2, r_num: 0 };
+    const running = runJob(cluster.client, request);
+    const grant = await until("a grant", () => {
+      const found = worker.heard.find((message) => message.case === "grant");
+      return found?.case === "grant" ? found.value : undefined;
+    });
+    const [id = "", task = ""] = grant.attempt.split("/");
+    const name = `${id}/part-${task.slice(2)}`;
+    const token = `${id}/00000000-0000-0000-0000-000000000000`;
+    const value = { container: "dfs-dest", name, size: 5n, token };
+    worker.say({
+      case: "completed",
+      value: {
+        attempt: grant.attempt,
+        output: { output: { case: "part", value } },
+        stats: STATS,
+      },
+    });
+    worker.say({ case: "goodbye", value: {} });
+    const job = await running;
+    worker[Symbol.dispose]();
+    assert.equal(job.state, "succeeded", JSON.stringify(job));
+    assert.equal(String(await outputOf(cluster.client, job.id)), "b\na\n");
+  });
+
+  it("holds no more of halves of messages than it has set aside", async () => {
+    const beforeMb = memoryMb();
+    const connection = connect(`http://${leader.address}`, { maxSessionMemory: 1_000 });
+    connection.setMaxListeners(0);
+    const half = Buffer.alloc(3 * MB);
+    const workers = Array.from({ length: 60 }, () => {
+      const worker = new RawWorker(leader.address, { connection });
+      const head = Buffer.alloc(5);
+      head.writeUInt32BE(4 * MB, 1);
+      worker.stream.write(head);
+      worker.stream.write(half);
+      return worker;
+    });
+    const refused = workers.map(({ ended }) => ended.then((why) => why !== ""));
+    const firstOne = await Promise.race(refused);
+    assert.equal(firstOne, true);
+    await until("most to be refused", async () => {
+      const open = workers.filter(({ stream }) => !stream.closed && !stream.destroyed);
+      return open.length <= 25;
+    });
+    assert.ok(memoryMb() - beforeMb < 250, `${beforeMb} -> ${memoryMb()} MB`);
+    for (const worker of workers) worker[Symbol.dispose]();
+    await staysAsItWas();
+  });
+
+  it("leaves a worker that does not read what it is told", async () => {
+    const beforeMb = memoryMb();
+    using worker = new RawWorker(leader.address, { reads: false });
+    worker.hello("deaf-1");
+    const attempts = Array.from({ length: 20_000 }, (_, i) => ({
+      ...{ attempt: `20260101-000000-aaaaaa/m-00000/1-${i}`, bytesIn: 0n, bytesTotal: 0n },
+      ...{ status: "", counters: {} },
+    }));
+    const beat = RawWorker.frame({ case: "heartbeat", value: { seq: 1n, attempts } });
+    for (let i = 0; i < 100 && !worker.stream.destroyed; i += 1)
+      await Promise.race([
+        new Promise((resolve) => worker.stream.write(beat, resolve)),
+        worker.ended,
+      ]);
+    assert.ok(memoryMb() - beforeMb < 400, `${beforeMb} -> ${memoryMb()} MB`);
+    await until("it to be left", async () => {
+      const { workers } = await cluster.client.json<{ workers: { id: string; state: string }[] }>(
+        "/workers",
+      );
+      return !workers.some(({ id, state }) => id === "deaf-1" && state === "connected");
+    });
+    await staysAsItWas();
+  });
+
+  it("lets its health be watched by some, not by all the world", async () => {
+    const connection = connect(`http://${leader.address}`);
+    connection.on("error", () => undefined);
+    let refused = 0;
+    const asked = Array.from({ length: 500 }, () => {
+      const stream = connection.request({
+        ":method": "POST",
+        ":path": "/grpc.health.v1.Health/Watch",
+        "content-type": "application/grpc+proto",
+        te: "trailers",
+      });
+      stream.on("error", () => undefined);
+      stream.on("trailers", (trailers) => {
+        if (trailers["grpc-status"] === "8") refused += 1;
+      });
+      stream.resume();
+      stream.end(Buffer.alloc(5));
+      return stream;
+    });
+    await until("refusals", () => refused >= 400);
+    for (const stream of asked) stream.close();
+    connection.destroy();
+    await staysAsItWas();
+  });
+});
