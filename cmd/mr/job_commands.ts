@@ -106,7 +106,8 @@ export const jobsCommand: Command = {
   positionals: [0, 0],
   async run(args) {
     const path = args.has("active") ? "/tasks" : "/jobs";
-    const { jobs } = await Client.from(args).json<{ jobs: JobJson[] }>(path);
+    const page = await Client.from(args).json<{ jobs: JobJson[]; next?: string }>(path);
+    const { jobs, next } = page;
     if (args.has("json")) tellJson(jobs);
     else {
       const rows = jobs.map((job) => [
@@ -119,6 +120,7 @@ export const jobsCommand: Command = {
       ]);
       const head = ["JOB", "STATE", "MAP", "REDUCE", "SUBMITTED", "NAME"];
       tell(table(head, rows));
+      if (next !== undefined) say(`... and more: GET ${path}?after=${next}`);
     }
     return 0;
   },

@@ -116,7 +116,7 @@ class Hold {
         if (this.ownFolder !== undefined) await this.startChild(this.ownFolder);
         const lines = this.hello();
         const about = aboutSchema.parse(JSON.parse((await lines.next()).value ?? ""));
-        if (isKnown) logger.warn({ pid: about.pid }, "the runner is back");
+        if (isKnown) logger.warn({ runner: about.pid }, "the runner is back");
         isKnown = true;
         this.known.resolve(about);
         await lines.next().catch(() => undefined);
