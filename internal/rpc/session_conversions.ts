@@ -102,10 +102,9 @@ function beatsToWire(attempts: AttemptProgress[]) {
   });
 }
 
-/** As many as a worker of the most slots could have. */
-const SLOTS_MAX = 1_000;
-const ATTEMPTS_MAX = 100_000;
-/** Of each share of a slot: one that runs, one that waits, and some that are sealed. */
+/** Tasks that a worker may run at a time. */
+const SHARES_MAX = 3_000;
+/** Of each of them: one that runs, one that waits, and some that are sealed. */
 const HELD_PER_SHARE = 8;
 const LOST_MAX = 10_000;
 const STATUS_CHARS_MAX = 500;
@@ -125,9 +124,10 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
       const reducesPerSlot = message.value.reducesPerSlot || 1;
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(workerId)) throw refuse("a bad worker id");
       if (!/^[\w.:-]{0,253}$/.test(host)) throw refuse("a bad host");
-      if (slots < 1 || slots > SLOTS_MAX) throw refuse("slots out of range");
-      if (reducesPerSlot < 1 || reducesPerSlot > 100) throw refuse("reduces per slot out of range");
-      checkAttempts(attempts, HELD_PER_SHARE * slots * reducesPerSlot);
+      const shares = slots * reducesPerSlot;
+      const isOne = slots >= 1 && reducesPerSlot >= 1;
+      if (!isOne || shares > SHARES_MAX) throw refuse("slots out of range");
+      checkAttempts(attempts, HELD_PER_SHARE * shares);
       const worker = { id: workerId, host, pid: whole(pid, "pid"), slots, reducesPerSlot };
       return { kind: "hello", worker, attempts };
     }
@@ -138,7 +138,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
     }
     case "heartbeat": {
       const { seq, attempts } = message.value;
-      if (attempts.length > ATTEMPTS_MAX) throw refuse("too many attempts");
+      if (attempts.length > HELD_PER_SHARE * SHARES_MAX) throw refuse("too many attempts");
       return {
         kind: "heartbeat",
         seq: whole(seq, "number"),

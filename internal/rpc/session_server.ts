@@ -11,8 +11,8 @@ import { workerMessageFromWire } from "./session_conversions.ts";
 
 export const SESSION_PATH = `/${WorkerService.typeName}/${WorkerService.method.session.name}`;
 export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
-/** Of what a worker says: a heartbeat of many attempts. */
-export const WORKER_MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
+/** Of what a worker says: a heartbeat of as many attempts as there may be is 1.5 MB. */
+export const WORKER_MESSAGE_BYTES_MAX = 2 * 1024 * 1024;
 /** Of all sessions together: halves of messages, and what is not read at the other end. */
 const HELD_BYTES_MAX = 64 * 1024 * 1024;
 const SESSIONS_MAX = 20_000;

@@ -173,11 +173,11 @@ describe("a leader and a worker that lies", () => {
     const beforeMb = memoryMb();
     const connection = connect(`http://${leader.address}`, { maxSessionMemory: 1_000 });
     connection.setMaxListeners(0);
-    const half = Buffer.alloc(3 * MB);
-    const workers = Array.from({ length: 60 }, () => {
+    const half = Buffer.alloc(1.75 * MB);
+    const workers = Array.from({ length: 80 }, () => {
       const worker = new RawWorker(leader.address, { connection });
       const head = Buffer.alloc(5);
-      head.writeUInt32BE(4 * MB, 1);
+      head.writeUInt32BE(2 * MB, 1);
       worker.stream.write(head);
       worker.stream.write(half);
       return worker;
@@ -187,7 +187,7 @@ describe("a leader and a worker that lies", () => {
     assert.equal(firstOne, true);
     await until("most to be refused", async () => {
       const open = workers.filter(({ stream }) => !stream.closed && !stream.destroyed);
-      return open.length <= 25;
+      return open.length <= 40;
     });
     assert.ok(memoryMb() - beforeMb < 250, `${beforeMb} -> ${memoryMb()} MB`);
     for (const worker of workers) worker[Symbol.dispose]();
