@@ -9,6 +9,36 @@ export interface TestServer extends AsyncDisposable {
   process: ServerProcess;
 }
 
+export function etcdBinary(): string {
+  const binary = ["/usr/bin/etcd", "/usr/local/bin/etcd"].find(existsSync);
+  if (binary === undefined)
+    throw new Error("etcd is missing: install it (Debian: apt-get install etcd-server)");
+  return binary;
+}
+
+/** Resolves when it answers, and is healthy. */
+export async function startEtcd(
+  binary: string,
+  args: string[],
+  name = "etcd",
+): Promise<ServerProcess> {
+  const health = `http://127.0.0.1:${await freePort()}`;
+  const process = new ServerProcess(binary, [
+    ...args,
+    ...["--listen-metrics-urls", health, "--unsafe-no-fsync"],
+  ]);
+  await until(
+    `${name}\n${process.said}`,
+    async () => {
+      if (!process.running) throw new Error(`${name} has ended\n${process.said}`);
+      const answer = await fetch(`${health}/health`).catch(() => undefined);
+      return answer?.ok && ((await answer.json()) as { health: string }).health === "true";
+    },
+    20_000,
+  );
+  return process;
+}
+
 /**
  * A real etcd of its own, on loopback, with its data in a scratch folder.
  * @param more options of etcd itself.
@@ -18,13 +48,9 @@ export async function useEtcd(
   more: string[] = [],
   scheme: "http" | "https" = "http",
 ): Promise<TestServer & { address: string; restart: () => Promise<void> }> {
-  const binary = ["/usr/bin/etcd", "/usr/local/bin/etcd"].find(existsSync);
-  if (binary === undefined)
-    throw new Error("etcd is missing: install it (Debian: apt-get install etcd-server)");
   const folder = await scratchFolder("etcd");
-  const [client, peer, metrics] = [await freePort(), await freePort(), await freePort()];
+  const [client, peer] = [await freePort(), await freePort()];
   const address = `${scheme}://127.0.0.1:${client}`;
-  const health = `http://127.0.0.1:${metrics}`;
   const args = [
     "--data-dir",
     folder.path,
@@ -38,23 +64,9 @@ export async function useEtcd(
     `http://127.0.0.1:${peer}`,
     "--initial-cluster",
     `default=http://127.0.0.1:${peer}`,
-    "--listen-metrics-urls",
-    health,
-    "--unsafe-no-fsync",
     ...more,
   ];
-  const start = async () => {
-    const process = new ServerProcess(binary, args);
-    await until(
-      `etcd at ${address}\n${process.said}`,
-      async () => {
-        const answer = await fetch(`${health}/health`).catch(() => undefined);
-        return answer?.ok && ((await answer.json()) as { health: string }).health === "true";
-      },
-      20_000,
-    );
-    return process;
-  };
+  const start = () => startEtcd(etcdBinary(), args, `etcd at ${address}`);
   const server = {
     address,
     process: await start(),
