@@ -25,6 +25,7 @@ export async function openCoordinator(
       certificates: etcdCertificates(config, logger),
       prefix: config.MR_ETCD_PREFIX,
       ttlMs: config.MR_LEADER_TTL_MS,
+      logger,
     });
   }
   if (config.MR_SQLITE_FILE !== undefined) {

@@ -94,7 +94,7 @@ async function showsNothing(binary?: string): Promise<string> {
   return `${busy.commits} commits; of ${FAULTS.length} faults of the member that led, ${lost} cost a term`;
 }
 
-describe("an etcd of three, of which a member is killed, frozen or cut off", { concurrency: true }, () => {
+describe("an etcd of three, one member of which fails", { concurrency: true }, () => {
   it("keeps its leader, and takes commits all the time", async (t) => {
     t.diagnostic(await showsNothing());
   });

@@ -2,6 +2,7 @@ import type { Etcd3 } from "etcd3";
 import type { Pem } from "../../model/certificates.ts";
 import { MrError, messageOf } from "../../model/errors.ts";
 import type { Logger } from "../../model/logger.ts";
+import { Attempt } from "./attempt.ts";
 import { type CallOptions, clientOf, Endpoint, type Probe } from "./endpoint.ts";
 import { type Access, etcdError, isMembersOwn, isStaleLogin } from "./failures.ts";
 import { Login } from "./login.ts";
@@ -115,51 +116,11 @@ export class Endpoints {
     }
   }
 
-  /** The first answer there is; an answer that refuses is one. */
-  private inTurn<T>(body: Body<T>, deadline: number, hedgeMs: number): Promise<T> {
-    const order = this.inOrder();
-    return new Promise((resolve, reject) => {
-      const silent = new Set<Endpoint>();
-      const failures: string[] = [];
-      let asked = 0;
-      let timer: NodeJS.Timeout | undefined;
-      let ended = false;
-      const end = (settle: () => void) => {
-        ended = true;
-        clearTimeout(timer);
-        settle();
-      };
-      const fail = (member: Endpoint, error: unknown) => {
-        silent.delete(member);
-        if (isMembersOwn(error)) member.failed(messageOf(error));
-        if (ended) return;
-        if (!isMembersOwn(error) || order.length === 1) return end(() => reject(error));
-        failures.push(member.describe(error));
-        if (asked < order.length) ask();
-        else if (silent.size === 0)
-          end(() => reject(new MrError("unavailable", `etcd: ${failures.join("; ")}`)));
-      };
-      const succeed = (member: Endpoint, value: T) => {
-        silent.delete(member);
-        // Too late: another was faster, though it was asked later.
-        if (ended) return;
-        member.succeeded();
-        for (const other of silent) other.failed("slower than the next");
-        end(() => resolve(value));
-      };
-      const ask = () => {
-        const member = order[asked] as Endpoint;
-        asked += 1;
-        clearTimeout(timer);
-        if (asked < order.length) timer = setTimeout(ask, hedgeMs);
-        silent.add(member);
-        body(member.client, { deadline }).then(
-          (value) => succeed(member, value),
-          (error) => fail(member, error),
-        );
-      };
-      ask();
-    });
+  private async inTurn<T>(body: Body<T>, deadline: number, hedgeMs: number): Promise<T> {
+    const [only, ...others] = this.members;
+    const ask = (member: Endpoint) => body(member.client, { deadline });
+    if (only !== undefined && others.length === 0) return ask(only);
+    return new Attempt(ask, () => this.inOrder(), { deadline, hedgeMs }).answer;
   }
 
   close(): void {

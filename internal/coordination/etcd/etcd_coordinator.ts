@@ -21,7 +21,7 @@ export interface EtcdOptions {
   prefix?: string;
   /** Whole seconds for etcd: rounded up. */
   ttlMs: number;
-  /** Is told of members that fail, and why nobody can be elected. */
+  /** Is told of members that fail, and why it cannot be known who leads. */
   logger?: Logger;
 }
 
@@ -80,10 +80,9 @@ export class EtcdCoordinator implements Coordinator {
       if (signal.aborted) throw new MrError("aborted", "the campaign was called off");
       try {
         const term = await this.tryElect(candidate);
-        this.trouble = undefined;
         if (term !== undefined) return term;
       } catch (error) {
-        this.tell(messageOf(error));
+        this.tell(error);
       }
       const nap = new AbortController();
       wake = () => nap.abort();
@@ -94,16 +93,17 @@ export class EtcdCoordinator implements Coordinator {
   }
 
   /** Every try fails alike for as long as the trouble lasts. */
-  private tell(message: string): void {
+  private tell(error: unknown): void {
+    const message = messageOf(error);
     const atMs = performance.now();
     const { trouble } = this;
     if (trouble?.message === message && atMs - trouble.atMs < TELL_AGAIN_MS) return;
     this.trouble = { message, atMs };
-    this.options.logger?.warn({ error: message }, "no election can be held; trying again");
+    this.options.logger?.warn({ error: message }, "etcd does not tell who leads");
   }
 
   private async tryElect(candidate: LeaderInfo): Promise<Leadership | undefined> {
-    if ((await this.leader()) !== undefined) return undefined;
+    if ((await this.leaderKv(this.endpoints)) !== undefined) return undefined;
     const { endpoints, ttlSeconds } = this;
     const sentMs = performance.now();
     const leaseId = await grant(endpoints, ttlSeconds);
@@ -147,7 +147,10 @@ export class EtcdCoordinator implements Coordinator {
   }
 
   async leader(): Promise<LeaderRecord | undefined> {
-    const kv = await this.leaderKv(this.endpoints);
+    const kv = await this.leaderKv(this.endpoints).catch((error: unknown) => {
+      this.tell(error);
+      throw error;
+    });
     if (kv === undefined) return undefined;
     const { id, address, pid } = JSON.parse(kv.value) as LeaderInfo;
     return { id, address, pid, epoch: kv.epoch };

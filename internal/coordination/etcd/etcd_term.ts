@@ -12,7 +12,7 @@ export const LEADER = "leader";
  * are silent for up to 2 s: a term of 3 s lives on if the last renewal before was sent a moment ago,
  * and the first one after follows soon.
  */
-const RENEWALS = 10;
+const RENEWALS = 15;
 
 export interface TermStart {
   leaseId: string;
