@@ -9,6 +9,7 @@ const STATUS: Record<ErrorCode, [number, string]> = {
   changed: [409, "Conflict"],
   conflict: [409, "Conflict"],
   too_many: [429, "Too Many Requests"],
+  denied: [502, "Bad Gateway"],
   unavailable: [503, "Service Unavailable"],
   fenced: [503, "Service Unavailable"],
   aborted: [503, "Service Unavailable"],

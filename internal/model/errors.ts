@@ -6,6 +6,7 @@ export type ErrorCode =
   | "changed" // an object is no longer the version that was asked for
   | "conflict" // valid, but not in the present state
   | "too_many" // a bound is reached; try later
+  | "denied" // storage refuses it, and will again: something must be changed by hand
   | "unavailable" // no leader, no coordinator, no storage just now
   | "fenced" // this leader was deposed; its write was refused
   | "aborted" // the caller gave up

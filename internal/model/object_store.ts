@@ -8,8 +8,9 @@ import type { Receipt } from "./task.ts";
  * O3: a read with an etag gives bytes of that version only, or fails with `changed`.
  * O4: `create` makes an object only where there is none.
  *
- * Every method throws MrError: `not_found`, `changed`, `unavailable` (after its own
- * retries), `aborted`.
+ * Every method throws MrError: `not_found`, `changed`, `denied` (at once: no right to it, archived,
+ * a name it cannot have), `unavailable` (after its own retries), `aborted`; `publish` also `corrupt`
+ * when the staged object is gone. Messages name the container and the object.
  */
 export interface ObjectInfo {
   name: string;

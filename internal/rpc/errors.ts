@@ -9,6 +9,7 @@ const CODES: Record<ErrorCode, Code> = {
   changed: Code.FailedPrecondition,
   conflict: Code.FailedPrecondition,
   too_many: Code.ResourceExhausted,
+  denied: Code.PermissionDenied,
   unavailable: Code.Unavailable,
   fenced: Code.Unavailable,
   aborted: Code.Canceled,

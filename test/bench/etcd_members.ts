@@ -53,7 +53,8 @@ async function runJob(client: Client): Promise<number> {
 async function measure(client: Client, jobs: number): Promise<{ ms: number[]; epochs: number }> {
   const epochs = new Set<number>();
   const look = async () => {
-    epochs.add((await client.json<{ epoch: number }>("/leader")).epoch);
+    const ask = () => client.json<{ epoch: number }>("/leader").catch(() => undefined);
+    epochs.add((await until("word of the leader", ask)).epoch);
   };
   const ms: number[] = [];
   await look();

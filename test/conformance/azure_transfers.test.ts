@@ -3,7 +3,7 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { MrError } from "../../internal/model/errors.ts";
 import { type ReadOptions, readAll } from "../../internal/model/object_store.ts";
-import { Account } from "../../internal/storage/azure/account.ts";
+import { Account, serviceFor } from "../../internal/storage/azure/account.ts";
 import { AzureStore } from "../../internal/storage/azure/azure_store.ts";
 import { Patience } from "../../internal/storage/azure/patience.ts";
 import { ReadBudget } from "../../internal/storage/azure/read_ahead.ts";
@@ -45,7 +45,7 @@ describe("bytes to and from Blob", () => {
     const connection = azurite.connectionString.replace(port, String(link.port));
     store = new AzureStore(connection, { patienceMs: 20_000, idleMs: 300 });
     patience = new Patience(20_000);
-    account = new Account(connection, patience);
+    account = new Account(serviceFor(connection), patience);
     await store.ensureContainer("box");
     await store.put("box", "bytes", chunksOf(bytes));
   });

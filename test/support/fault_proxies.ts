@@ -150,7 +150,7 @@ function hasFile(pid: string, wanted: string): boolean {
  * `stall-body`: the answer stops after so many bytes.
  */
 export type HttpFault =
-  | { kind: "status"; status: number }
+  | { kind: "status"; status: number; code?: string }
   | { kind: "lose-reply" }
   | { kind: "break-body"; bytes: number }
   | { kind: "stall-body"; bytes: number };
@@ -184,8 +184,10 @@ export class FaultyHttp implements AsyncDisposable {
     if (fault?.kind === "status") {
       req.resume();
       req.on("end", () => {
-        res.writeHead(fault.status, { "x-ms-error-code": "ServerBusy" });
-        res.end();
+        const { code = "ServerBusy" } = fault;
+        res.writeHead(fault.status, { "x-ms-error-code": code, "content-type": "application/xml" });
+        const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>no</Message></Error>`;
+        res.end(req.method === "HEAD" ? "" : body);
       });
       return;
     }

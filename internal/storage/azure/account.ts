@@ -2,6 +2,7 @@ import type { TokenCredential } from "@azure/identity";
 import { BlobServiceClient, type BlockBlobClient, type ContainerClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
 import { blobNameFault, containerNameFault } from "../../model/names.ts";
+import { type Asked, type Service, shown } from "./answers.ts";
 import type { Patience } from "./patience.ts";
 
 /** How to be let in without a key. */
@@ -18,10 +19,9 @@ export class Account {
   readonly service: BlobServiceClient;
   private readonly patience: Patience;
 
-  /** @param access a connection string, or an identity. */
-  constructor(access: string | AzureIdentity, patience: Patience) {
+  constructor(service: BlobServiceClient, patience: Patience) {
+    this.service = service;
     this.patience = patience;
-    this.service = serviceFor(access);
   }
 
   container(container: string): ContainerClient {
@@ -30,20 +30,34 @@ export class Account {
     return this.service.getContainerClient(container);
   }
 
+  /** To be written, under a name that is good everywhere. */
   blob(container: string, name: string): BlockBlobClient {
     const fault = blobNameFault(name);
-    if (fault !== undefined) throw new MrError("invalid", `${name}: ${fault}`);
+    if (fault !== undefined) throw new MrError("invalid", `${shown(name)}: ${fault}`);
     return this.container(container).getBlockBlobClient(name);
+  }
+
+  /**
+   * To be read: also under a name that others gave it, and that could not be a file's.
+   * @throws MrError `denied` where a URL would mean another blob.
+   */
+  found(container: string, name: string): BlockBlobClient {
+    const fault = addressFault(name);
+    if (fault === undefined) return this.container(container).getBlockBlobClient(name);
+    throw new MrError("denied", `storage: reading ${container}/${shown(name)}: ${fault}`);
   }
 
   /** The pages of a listing, each tried until it comes. */
   async *pages<P extends { continuationToken?: string }>(
+    asked: Asked,
     open: (token: string | undefined, signal: AbortSignal) => AsyncIterableIterator<P>,
   ): AsyncIterable<P> {
     let token: string | undefined;
     do {
       const from = token;
-      const { value, done } = await this.patience.call((signal) => open(from, signal).next());
+      const { value, done } = await this.patience.call(asked, (signal) =>
+        open(from, signal).next(),
+      );
       if (done === true) return;
       yield value;
       token = value.continuationToken;
@@ -51,7 +65,24 @@ export class Account {
   }
 }
 
-function serviceFor(access: string | AzureIdentity): BlobServiceClient {
+/** Why no URL means the blob of this name; undefined if one does. */
+function addressFault(name: string): string | undefined {
+  if (name === "" || name.length > 1024 || !name.isWellFormed()) return "no blob has such a name";
+  // Whoever reads a URL takes these out of its path, and storage takes one slash for the other.
+  if (/(^|\/)\.{1,2}(\/|$)/.test(name)) return "its segments . and .. would lead to another blob";
+  if (name.includes("\\")) return "its \\ would lead to another blob";
+  return undefined;
+}
+
+/** What is said of it when it does not answer, or refuses; no secret. */
+export function describeService({ url }: BlobServiceClient): Service {
+  const { host, searchParams } = new URL(url);
+  const end = searchParams.get("se");
+  return { host, sasEndsMs: end === null ? undefined : Date.parse(end) };
+}
+
+/** @param access a connection string, or an identity. */
+export function serviceFor(access: string | AzureIdentity): BlobServiceClient {
   if (typeof access !== "string")
     return new BlobServiceClient(access.endpoint, access.credential, OPTIONS);
   try {

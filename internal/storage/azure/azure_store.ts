@@ -9,7 +9,8 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
-import { Account, type AzureIdentity, plainEtag } from "./account.ts";
+import { Account, type AzureIdentity, describeService, plainEtag, serviceFor } from "./account.ts";
+import { answerCode } from "./answers.ts";
 import { Patience } from "./patience.ts";
 import { ReadBudget } from "./read_ahead.ts";
 import { SlabPool } from "./slab_pool.ts";
@@ -24,6 +25,8 @@ import { READ_BYTES_MAX, windowedRead } from "./windowed_read.ts";
 
 const PATIENCE_MS = 10_000;
 const IDLE_MS = 15_000;
+/** Azure takes half a minute, or more, to delete a container. */
+const DELETING_MS = 90_000;
 const TOKEN_METADATA = "mrtoken";
 
 export interface AzureStoreOptions {
@@ -49,7 +52,8 @@ export interface AzureStoreOptions {
  * | read                     | a read; for a consumer faster than the link one for every 32 MiB |
  * | head, containerExists    | a read                                                           |
  * | list, containers         | a listing for every 5,000 names                                  |
- * | ensureContainer          | a write, also where there is one already                         |
+ * | ensureContainer          | a write, also where there is one already; a read if that is      |
+ * |                          | denied                                                           |
  * | delete                   | one that is free                                                 |
  * | discard, discardStaged   | none: Azure drops uncommitted blocks within a week               |
  */
@@ -63,9 +67,10 @@ export class AzureStore implements ObjectStore {
 
   /** @param access a connection string, or an identity (identity.ts). */
   constructor(access: string | AzureIdentity, options: AzureStoreOptions = {}) {
-    this.patience = new Patience(options.patienceMs ?? PATIENCE_MS);
+    const service = serviceFor(access);
+    this.patience = new Patience(options.patienceMs ?? PATIENCE_MS, describeService(service));
     this.idleMs = options.idleMs ?? IDLE_MS;
-    this.account = new Account(access, this.patience);
+    this.account = new Account(service, this.patience);
   }
 
   get requests(): number {
@@ -74,7 +79,8 @@ export class AzureStore implements ObjectStore {
 
   async containers(): Promise<string[]> {
     const names: string[] = [];
-    const pages = this.account.pages((continuationToken, abortSignal) =>
+    const asked = { doing: "listing the containers" };
+    const pages = this.account.pages(asked, (continuationToken, abortSignal) =>
       this.account.service.listContainers({ abortSignal }).byPage({ continuationToken }),
     );
     for await (const page of pages) for (const { name } of page.containerItems) names.push(name);
@@ -82,25 +88,49 @@ export class AzureStore implements ObjectStore {
   }
 
   async containerExists(container: string): Promise<boolean> {
-    return this.patience.call((abortSignal) =>
+    return this.patience.call({ doing: "looking for", container }, (abortSignal) =>
       this.account.container(container).exists({ abortSignal }),
     );
   }
 
   async ensureContainer(container: string): Promise<void> {
-    await this.patience.call((abortSignal) =>
-      this.account.container(container).createIfNotExists({ abortSignal }),
-    );
+    const endMs = performance.now() + DELETING_MS;
+    while (true) {
+      try {
+        return await this.makeContainer(container);
+      } catch (error) {
+        const isPassing = answerCode(error) === "ContainerBeingDeleted";
+        if (!isPassing || performance.now() > endMs) throw error;
+      }
+    }
+  }
+
+  private async makeContainer(container: string): Promise<void> {
+    try {
+      await this.patience.call({ doing: "making", container }, (abortSignal) =>
+        this.account.container(container).createIfNotExists({ abortSignal }),
+      );
+    } catch (error) {
+      if (!MrError.is(error, "denied")) throw error;
+      // Who may not make containers has them made. If he may not look either, the write will tell.
+      const isThere = await this.containerExists(container).catch((looking) => {
+        if (MrError.is(looking, "denied")) return true;
+        throw looking;
+      });
+      if (!isThere) throw error;
+    }
   }
 
   async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
     const fault = prefixFault(prefix);
     if (fault !== undefined) throw new MrError("invalid", `${prefix}: ${fault}`);
-    const pages = this.account.pages((continuationToken, abortSignal) =>
-      this.account
-        .container(container)
-        .listBlobsFlat({ prefix, abortSignal })
-        .byPage({ continuationToken }),
+    const pages = this.account.pages(
+      { doing: "listing", container },
+      (continuationToken, abortSignal) =>
+        this.account
+          .container(container)
+          .listBlobsFlat({ prefix, abortSignal })
+          .byPage({ continuationToken }),
     );
     for await (const page of pages)
       for (const blob of page.segment.blobItems)
@@ -113,8 +143,9 @@ export class AzureStore implements ObjectStore {
 
   async head(container: string, name: string): Promise<ObjectInfo | undefined> {
     try {
-      const found = await this.patience.call((abortSignal) =>
-        this.account.blob(container, name).getProperties({ abortSignal }),
+      const found = await this.patience.call(
+        { doing: "looking at", container, name },
+        (abortSignal) => this.account.found(container, name).getProperties({ abortSignal }),
       );
       return { name, size: found.contentLength ?? 0, etag: plainEtag(found.etag) };
     } catch (error) {
@@ -130,7 +161,7 @@ export class AzureStore implements ObjectStore {
   ): AsyncIterable<Uint8Array> {
     const { patience, idleMs } = this;
     yield* windowedRead(
-      { blob: this.account.blob(container, name), patience, idleMs },
+      { blob: this.account.found(container, name), patience, idleMs },
       options,
       this.readBudget,
     );
@@ -159,11 +190,13 @@ export class AzureStore implements ObjectStore {
 
   /** @returns the etag of what it made. */
   private async commit(receipt: Receipt, signal?: AbortSignal): Promise<string> {
-    const blob = this.account.blob(receipt.container, receipt.name);
+    const { container, name } = receipt;
+    const blob = this.account.blob(container, name);
     const ids = blockIds(receipt.token);
     const token = stagingId(receipt.token);
     try {
       const made = await this.patience.call(
+        { doing: "publishing", container, name },
         (abortSignal) =>
           blob.commitBlockList(ids, { abortSignal, metadata: { [TOKEN_METADATA]: token } }),
         signal,
@@ -172,18 +205,27 @@ export class AzureStore implements ObjectStore {
     } catch (error) {
       if (MrError.is(error, "aborted")) throw error;
       // O2: committed before, and the reply or its leader was lost.
-      const found = await this.ownObject(blob, token);
-      if (found === undefined) throw error;
-      return found;
+      const own = await this.ownObject(blob, token);
+      if (own !== undefined) return own;
+      if (!isGone(error)) throw error;
+      const message = `storage: the staged object of ${container}/${name} is gone`;
+      throw new MrError("corrupt", message, { cause: error });
     }
   }
 
   /** The etag of the object, if it was this upload that made it. */
   private async ownObject(blob: BlockBlobClient, token: string): Promise<string | undefined> {
-    const found = await this.patience
-      .call((abortSignal) => blob.getProperties({ abortSignal }))
-      .catch(() => undefined);
-    return found?.metadata?.[TOKEN_METADATA] === token ? plainEtag(found.etag) : undefined;
+    const asked = { doing: "looking at", container: blob.containerName, name: blob.name };
+    try {
+      const found = await this.patience.call(asked, (abortSignal) =>
+        blob.getProperties({ abortSignal }),
+      );
+      return found.metadata?.[TOKEN_METADATA] === token ? plainEtag(found.etag) : undefined;
+    } catch (error) {
+      // Whose it is cannot be said by one who did not see it.
+      if (MrError.is(error, "unavailable")) throw error;
+      return undefined;
+    }
   }
 
   async discard(_receipt: Receipt): Promise<void> {}
@@ -202,6 +244,7 @@ export class AzureStore implements ObjectStore {
     const body = Buffer.from(bytes);
     try {
       await this.patience.call(
+        { doing: "creating", container, name },
         (abortSignal) =>
           blob.upload(body, body.length, {
             abortSignal,
@@ -240,10 +283,22 @@ export class AzureStore implements ObjectStore {
   }
 
   async delete(container: string, name: string): Promise<void> {
-    await this.patience.call((abortSignal) =>
-      this.account.blob(container, name).deleteIfExists({ abortSignal }),
-    );
+    try {
+      await this.patience.call({ doing: "deleting", container, name }, (abortSignal) =>
+        this.account.blob(container, name).delete({ abortSignal }),
+      );
+    } catch (error) {
+      if (!MrError.is(error, "not_found")) throw error;
+    }
   }
 
   async close(): Promise<void> {}
+}
+
+/** Of a publication: there are no such blocks, or no blob or container that they would be of. */
+function isGone(error: unknown): boolean {
+  return (
+    MrError.is(error, "not_found") ||
+    /^Invalid(BlockList|BlobOrBlock)$/.test(answerCode(error) ?? "")
+  );
 }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { RestError } from "@azure/storage-blob";
-import { MrError, messageOf } from "../../model/errors.ts";
+import { MrError } from "../../model/errors.ts";
+import { type Asked, type Service, storageError } from "./answers.ts";
 import { LinkedAbort } from "./linked_abort.ts";
 
 /** One try of a request may take this long, in milliseconds: a block at 280 KB/s. */
@@ -14,16 +14,22 @@ const WAIT_MS_MAX = 5_000;
  */
 export class Patience {
   private readonly patienceMs: number;
+  private readonly service: Service;
   /** Requests sent so far: every try is one, since the SDK's own retries are off. */
   requests = 0;
 
-  constructor(patienceMs: number) {
+  constructor(patienceMs: number, service: Service = {}) {
     this.patienceMs = patienceMs;
+    this.service = service;
   }
 
-  /** @throws MrError */
-  async call<T>(body: (signal: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const retry = this.begin(signal);
+  /** @throws MrError that names what was asked for */
+  async call<T>(
+    asked: Asked,
+    body: (signal: AbortSignal) => Promise<T>,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const retry = this.begin({ ...asked, withinMs: TRY_MS }, signal);
     while (true) {
       if (signal?.aborted) throw new MrError("aborted", "storage: given up");
       const stop = new LinkedAbort(signal);
@@ -40,20 +46,26 @@ export class Patience {
     }
   }
 
-  begin(signal?: AbortSignal): Retry {
-    return new Retry(this.patienceMs, signal);
+  begin(asked: Asked, signal?: AbortSignal): Retry {
+    return new Retry(this.patienceMs, (error) => storageError(error, asked, this.service), signal);
   }
 }
 
 /** The tries of one request, or of one stream that goes on where it broke. */
 export class Retry {
   private readonly patienceMs: number;
+  private readonly named: (error: unknown) => MrError;
   private readonly signal: AbortSignal | undefined;
   private tries = 0;
   private sinceMs = performance.now();
 
-  constructor(patienceMs: number, signal: AbortSignal | undefined) {
+  constructor(
+    patienceMs: number,
+    named: (error: unknown) => MrError,
+    signal: AbortSignal | undefined,
+  ) {
     this.patienceMs = patienceMs;
+    this.named = named;
     this.signal = signal;
   }
 
@@ -66,7 +78,7 @@ export class Retry {
   /** Waits before the next try. @throws MrError when there is none. */
   async after(error: unknown): Promise<void> {
     if (this.signal?.aborted) throw new MrError("aborted", "storage: given up", { cause: error });
-    const known = storageError(error);
+    const known = this.named(error);
     const spentMs = performance.now() - this.sinceMs;
     if (!known.retryable || spentMs >= this.patienceMs) throw known;
     this.tries += 1;
@@ -74,42 +86,5 @@ export class Retry {
     const options = this.signal === undefined ? {} : { signal: this.signal };
     await delay(waitMs * (0.5 + Math.random() / 2), undefined, options).catch(() => undefined);
     if (this.signal?.aborted) throw new MrError("aborted", "storage: given up", { cause: error });
-  }
-}
-
-export function storageError(error: unknown): MrError {
-  if (error instanceof MrError) return error;
-  if (error instanceof RestError) return restError(error);
-  const { name } = error as Error;
-  if (/Credential|Authentication/.test(name)) {
-    const [first = ""] = messageOf(error).split("\n");
-    return new MrError("unavailable", `storage: no identity to show: ${first}`, { cause: error });
-  }
-  if (name === "AbortError" || name === "TimeoutError")
-    return new MrError("unavailable", "storage: no answer in time", { cause: error });
-  return new MrError("unavailable", `storage: ${messageOf(error)}`, { cause: error });
-}
-
-function restError(error: RestError): MrError {
-  const message = `storage: ${error.code ?? error.name}`;
-  const { statusCode = 0 } = error;
-  switch (statusCode) {
-    case 404:
-      return new MrError("not_found", message, { cause: error });
-    case 412:
-      return new MrError("changed", message, { cause: error });
-    case 409:
-      return new MrError("exists", message, { cause: error });
-    case 401:
-    case 403:
-      return new MrError("internal", `${message}: access denied`, { cause: error });
-    case 0:
-      return new MrError("unavailable", `${message} (no answer)`, { cause: error });
-    default: {
-      // What is wrong with the request itself is wrong the next time too.
-      const final = statusCode < 500 && statusCode !== 408 && statusCode !== 429;
-      const code = final ? "internal" : "unavailable";
-      return new MrError(code, `${message} (${statusCode})`, { cause: error });
-    }
   }
 }

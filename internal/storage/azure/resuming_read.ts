@@ -38,7 +38,9 @@ export async function resumingRead(
   range: Range,
   into: ReadAhead,
 ): Promise<void> {
-  const retry = source.patience.begin(source.signal);
+  const { containerName: container, name } = source.blob;
+  const asked = { doing: "reading", container, name, withinMs: source.idleMs };
+  const retry = source.patience.begin(asked, source.signal);
   let at = range.start;
   while (at < range.end) {
     const response = new Response(source);
@@ -55,12 +57,14 @@ export async function resumingRead(
         return hasRoom ? "more" : "wait";
       });
       if (at >= Math.min(range.end, source.size ?? range.end)) return;
-      throw new MrError("unavailable", "storage: the response ended early");
+      throw new Error("the response ended early");
     } catch (error) {
       // 416: the version is right, and the range starts at or beyond its end.
       if (error instanceof RestError && error.statusCode === 416) {
         if (source.size === undefined) return;
-        throw new MrError("changed", "storage: the object became shorter", { cause: error });
+        throw new MrError("changed", `storage: ${container}/${name} became shorter`, {
+          cause: error,
+        });
       }
       await retry.after(error);
     } finally {
@@ -85,8 +89,7 @@ class Response {
     this.stop = new LinkedAbort(source.signal);
     this.timer = setTimeout(() => {
       // Not while the reader takes its time.
-      if (this.waiting)
-        this.stop.abort(new MrError("unavailable", "storage: the response stalled"));
+      if (this.waiting) this.stop.abort(new Error("the response stalled"));
     }, source.idleMs);
   }
 
@@ -101,11 +104,11 @@ class Response {
       ...(source.etag === undefined ? {} : { conditions: { ifMatch: `"${source.etag}"` } }),
     });
     const body = found.readableStreamBody as Readable | undefined;
-    if (body === undefined) throw new MrError("unavailable", "storage: a response without body");
+    if (body === undefined) throw new Error("a response without body");
     // Without a listener, an error that comes while nobody reads would end the process.
     body.on("error", () => undefined);
     const range = rangeOf(found);
-    if (range.start !== at) throw new MrError("unavailable", "storage: not the range asked for");
+    if (range.start !== at) throw new Error("not the range asked for");
     source.etag ??= found.etag?.replaceAll('"', "");
     source.size ??= range.size;
     return body;
@@ -136,7 +139,7 @@ class Response {
       });
       body.on("error", reject);
       body.once("close", () => {
-        if (!this.complete) reject(new MrError("unavailable", "storage: the response broke off"));
+        if (!this.complete) reject(new Error("the response broke off"));
       });
       const { signal } = this.stop;
       const leave = () => body.destroy(signal.reason as Error);

@@ -124,10 +124,12 @@ export class StagedUpload implements StagedObject {
     let tries = 0;
     let sent = false;
     try {
-      const answer = await this.patience.call((signal) => {
+      const send = (signal: AbortSignal) => {
         tries += 1;
         return request(body, length, signal);
-      }, this.stop.signal);
+      };
+      const asked = { doing: "writing", ...this.place };
+      const answer = await this.patience.call(asked, send, this.stop.signal);
       sent = true;
       return answer;
     } finally {
