@@ -69,6 +69,22 @@ describe("a commit", () => {
   });
 });
 
+describe("a commit that etcd will always refuse", () => {
+  it("is told apart from one that may be repeated", async () => {
+    await using server = await useLinkedEtcd();
+    const tooMuch: RecordWrite[][] = [
+      [{ key: "job/1/spec", value: "x".repeat(1_800_000) }],
+      [{ key: "job/1/spec", value: "x".repeat(3_000_000) }],
+      Array.from({ length: 200 }, (_, i) => ({ key: `job/${i}`, value: "x" })),
+    ];
+    for (const writes of tooMuch) {
+      const term = await server.open(false).campaign(SELF, signal);
+      await assert.rejects(term.commit(writes), { code: "internal" });
+      await term.resign();
+    }
+  });
+});
+
 function committed(term: Leadership, writes: RecordWrite[]): Promise<boolean> {
   return term.commit(writes).then(
     () => true,

@@ -248,10 +248,10 @@ describe("bytes to and from Blob", () => {
       for (let i = 0; i < 20; i += 1) await staged.write(Buffer.alloc(4 * MIB));
       await staged.seal();
     };
-    await assert.rejects(writing(), isCode("internal"));
+    await assert.rejects(writing(), isCode("denied"));
     await staged.discard();
     const body = chunksOf(Buffer.alloc(40 * MIB));
-    await assert.rejects(store.put("box", "refused", body), isCode("internal"));
+    await assert.rejects(store.put("box", "refused", body), isCode("denied"));
     assert.equal(await store.head("box", "refused"), undefined);
   });
 });

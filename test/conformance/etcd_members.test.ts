@@ -11,6 +11,7 @@ import {
   useEtcdCluster,
 } from "../support/etcd_cluster.ts";
 import { scratchFolder, until } from "../support/processes.ts";
+import { etcdBinary } from "../support/servers.ts";
 
 const SELF = { id: "me", address: "127.0.0.1:1", pid: 1 };
 const TTL_MS = 3_000;
@@ -77,7 +78,13 @@ async function fail(cluster: EtcdCluster, busy: Busy, member: number, fault: Mem
   return busy.terms - before.terms;
 }
 
-async function showsNothing(binary?: string): Promise<string> {
+/**
+ * Until the others have chosen another leader of etcd's, for 1 to 2 s by default, it answers nobody:
+ * that may cost a term.
+ * @param thaw whether one more may be lost when the old one wakes up: etcd 3.4.23 then revokes leases
+ *   that it takes for run out, though it leads no more.
+ */
+async function survives(binary: string, thaw: boolean): Promise<string> {
   await using cluster = await useEtcdCluster(binary);
   await using busy = new Busy(cluster.address);
   await until("commits", () => busy.commits > 20);
@@ -86,9 +93,9 @@ async function showsNothing(binary?: string): Promise<string> {
     const leader = await cluster.raftLeader();
     const follower = (leader + 1) % 3;
     assert.equal(await fail(cluster, busy, follower, fault), 0, `a follower ${fault} cost a term`);
-    // Until the others have chosen another, for 1 to 2 s by default, etcd answers nobody.
     const cost = await fail(cluster, busy, await cluster.raftLeader(), fault);
-    assert.ok(cost <= 1, `etcd's leader ${fault} cost ${cost} terms`);
+    const most = thaw && fault === "frozen" ? 2 : 1;
+    assert.ok(cost <= most, `etcd's leader ${fault} cost ${cost} terms`);
     lost += cost;
   }
   return `${busy.commits} commits; of ${FAULTS.length} faults of the member that led, ${lost} cost a term`;
@@ -96,13 +103,13 @@ async function showsNothing(binary?: string): Promise<string> {
 
 describe("an etcd of three, one member of which fails", { concurrency: true }, () => {
   it("keeps its leader, and takes commits all the time", async (t) => {
-    t.diagnostic(await showsNothing());
+    t.diagnostic(await survives(etcdBinary(), true));
   });
 
   it("does so in the version that the manifests have, 3.5", async (t) => {
     await using folder = await scratchFolder("etcd-3.5");
     const newer = await unpackEtcd("trixie", folder.path);
     if (typeof newer === "string") return t.skip(newer);
-    t.diagnostic(await showsNothing(newer.path));
+    t.diagnostic(await survives(newer.path, false));
   });
 });

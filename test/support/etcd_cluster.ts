@@ -133,6 +133,8 @@ export async function useEtcdCluster(binary = etcdBinary(), size = 3): Promise<E
         ...["--advertise-client-urls", `http://127.0.0.1:${clients.port}`],
         ...["--listen-peer-urls", `http://127.0.0.1:${peers.target}`],
         ...["--initial-advertise-peer-urls", peerUrl(i), "--initial-cluster", cluster],
+        // The default from 3.5 on: who was cut off does not depose the leader when it comes back.
+        "--pre-vote",
       ];
       return stack.use(new Member(clients, peers, () => startEtcd(binary, args, `member ${i}`)));
     });

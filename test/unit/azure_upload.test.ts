@@ -173,7 +173,7 @@ describe("an upload in blocks", () => {
       const pool = new SlabPool(UPLOAD_BYTES_MAX);
       const staged = upload(blob, pool, new Patience(600_000));
       const block = Buffer.alloc(BLOCK_BYTES);
-      const isRefused = (error: unknown) => MrError.is(error, "internal");
+      const isRefused = (error: unknown) => MrError.is(error, "denied");
       const write = async () => {
         for (let i = 0; i < writes; i += 1) await staged.write(block);
         await staged.seal();

@@ -99,7 +99,7 @@ export class Endpoints {
       const { token } = this.login;
       return await body(deadline).catch(async (error: unknown) => {
         if (!isStaleLogin(error)) throw error;
-        await this.login.renew(token);
+        await this.login.renew(token, error);
         return body(deadline);
       });
     } catch (error) {

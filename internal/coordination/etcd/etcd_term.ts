@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { castGrpcError, type Etcd3, EtcdLeaseInvalidError } from "etcd3";
 import type { Leadership, RecordWrite } from "../../model/coordinator.ts";
 import { MrError } from "../../model/errors.ts";
@@ -13,6 +14,8 @@ export const LEADER = "leader";
  * and the first one after follows soon.
  */
 const RENEWALS = 15;
+
+const LET_GO_MS = 300;
 
 export interface TermStart {
   leaseId: string;
@@ -106,13 +109,23 @@ export class EtcdTerm implements Leadership {
 
   async resign(): Promise<void> {
     if (this.over.aborted) return;
-    this.finish();
+    clearInterval(this.timer);
+    this.end.abort();
     await revoke(this.endpoints, this.leaseId);
   }
 
+  /** Its time is over, but etcd may keep the lease for much longer: nobody else could be elected. */
   private finish(): void {
+    if (this.over.aborted) return;
     clearInterval(this.timer);
     this.end.abort();
+    void this.letGo();
+  }
+
+  private async letGo(): Promise<void> {
+    const endMs = performance.now() + 2 * this.ttlMs;
+    while (performance.now() < endMs && !(await revoke(this.endpoints, this.leaseId)))
+      await delay(LET_GO_MS, undefined, { ref: false });
   }
 }
 
@@ -120,11 +133,15 @@ function isSame(a: RecordWrite[], b: RecordWrite[]): boolean {
   return a === b || JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** Lets all go that was created under a lease; one that cannot be told of it runs out. */
-export async function revoke(endpoints: Endpoints, leaseId: string): Promise<void> {
-  await endpoints
-    .call((client, options) => client.leaseClient.leaseRevoke({ ID: leaseId }, options))
-    .catch(() => undefined);
+/** Lets all go that was created under a lease. @returns whether it is gone; else it runs out. */
+export async function revoke(endpoints: Endpoints, leaseId: string): Promise<boolean> {
+  const lease = { ID: leaseId };
+  return endpoints
+    .call((client, options) => client.leaseClient.leaseRevoke(lease, options))
+    .then(
+      () => true,
+      (error: MrError) => error.cause instanceof EtcdLeaseInvalidError,
+    );
 }
 
 /** @throws EtcdLeaseInvalidError when there is no such lease any more. */

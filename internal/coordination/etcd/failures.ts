@@ -21,7 +21,12 @@ export function isMembersOwn(error: unknown): boolean {
 
 /** The login was good once: etcd was started again, the token has run out, or users were changed. */
 export function isStaleLogin(error: unknown): boolean {
-  return /invalid auth token|revision of auth store is old/.test(messageOf(error));
+  return isUnknownToken(error) || /revision of auth store is old/.test(messageOf(error));
+}
+
+/** It has run out, or this member has never heard of it. */
+export function isUnknownToken(error: unknown): boolean {
+  return /invalid auth token/.test(messageOf(error));
 }
 
 /** A name or password that will be as wrong the next time. */

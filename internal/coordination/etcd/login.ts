@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { isRefusedLogin } from "./failures.ts";
+import { isRefusedLogin, isUnknownToken } from "./failures.ts";
 
-/** A token this young is not stale: the member that was asked has yet to hear of it. In milliseconds. */
+/** A token this young has not run out: the member that knows none such has yet to hear of it. In milliseconds. */
 const YOUNG_MS = 500;
 /** A refused login is not tried again for so long: each costs etcd 0.1 s of computing. */
 const REFUSED_MS = 5_000;
@@ -46,9 +46,10 @@ export class Login {
   }
 
   /** A call with this token was refused: logs in again, unless that was done meanwhile. */
-  async renew(token: string | undefined): Promise<void> {
-    if (this.token === token && token !== undefined) {
-      if (performance.now() - this.sinceMs < YOUNG_MS) await delay(YOUNG_MS / 5);
+  async renew(token: string | undefined, refusal: unknown): Promise<void> {
+    if (this.token === token) {
+      const isYoung = performance.now() - this.sinceMs < YOUNG_MS;
+      if (isYoung && isUnknownToken(refusal)) await delay(YOUNG_MS / 5);
       else this.token = undefined;
     }
     await this.ready();

@@ -14,7 +14,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { MrError, messageOf } from "../../model/errors.ts";
+import { MrError } from "../../model/errors.ts";
 import { blobNameFault, CONTAINER, containerNameFault, prefixFault } from "../../model/names.ts";
 import type {
   ObjectInfo,
@@ -23,6 +23,7 @@ import type {
   StagedObject,
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
+import { guard, ignoreMissing, isMissing, storageError } from "./errors.ts";
 import { openBlocking, openPooled } from "./open_file.ts";
 
 /**
@@ -47,7 +48,9 @@ export class LocalStore implements ObjectStore {
   }
 
   async containers(): Promise<string[]> {
-    const entries = await readdir(this.root, { withFileTypes: true }).catch(ignoreMissing);
+    const entries = await readdir(this.root, { withFileTypes: true }).catch(
+      ignoreMissing("the store"),
+    );
     return (entries ?? [])
       .filter((entry) => entry.isDirectory() && containerNameFault(entry.name) === undefined)
       .map((entry) => entry.name)
@@ -55,12 +58,12 @@ export class LocalStore implements ObjectStore {
   }
 
   async containerExists(container: string): Promise<boolean> {
-    const found = await stat(this.folder(container)).catch(ignoreMissing);
+    const found = await stat(this.folder(container)).catch(ignoreMissing(container));
     return found?.isDirectory() ?? false;
   }
 
   async ensureContainer(container: string): Promise<void> {
-    await guard(mkdir(this.folder(container), { recursive: true }));
+    await guard(container, mkdir(this.folder(container), { recursive: true }));
   }
 
   async *list(container: string, prefix = ""): AsyncIterable<ObjectInfo> {
@@ -78,7 +81,7 @@ export class LocalStore implements ObjectStore {
   ): AsyncIterable<ObjectInfo> {
     const entries = await readdir(join(this.folder(container), folder), {
       withFileTypes: true,
-    }).catch(ignoreMissing);
+    }).catch(ignoreMissing(`${container}/${folder}`));
     // A folder sorts by its name with the slash, as its objects do.
     const names = (entries ?? [])
       .filter((entry) => entry.isDirectory() || entry.isFile())
@@ -103,7 +106,7 @@ export class LocalStore implements ObjectStore {
   /** At once: a turn through the thread pool takes ten times as long. */
   private look(container: string, name: string): ObjectInfo | undefined {
     // bigint: an etag must tell apart two writes within one millisecond.
-    const found = statOrNothing(this.file(container, name));
+    const found = statOrNothing(this.found(container, name), `${container}/${name}`);
     if (found === undefined || !found.isFile()) return undefined;
     return { name, size: Number(found.size), etag: etagOf(found) };
   }
@@ -134,18 +137,20 @@ export class LocalStore implements ObjectStore {
       if (options.etag !== undefined && etagOf(await file.stat()) !== etag)
         throw new MrError("changed", `${container}/${name} was changed while it was read`);
     } catch (error) {
-      throw storageError(error);
+      throw storageError(error, `${container}/${name}`);
     } finally {
       await file.close();
     }
   }
 
   private async openForRead(container: string, name: string, blocking: boolean) {
-    const path = this.file(container, name);
+    const path = this.found(container, name);
     try {
       return blocking ? openBlocking(path) : await openPooled(path);
     } catch (error) {
-      throw isMissing(error) ? notFound(container, name) : storageError(error);
+      throw isMissing(error)
+        ? notFound(container, name)
+        : storageError(error, `${container}/${name}`);
     }
   }
 
@@ -155,7 +160,11 @@ export class LocalStore implements ObjectStore {
     const [group] = owner.split("/");
     const token = `${group}/${randomUUID()}`;
     const path = this.staged(container, token);
-    const file = await guard(withFolder(path, () => open(path, "wx")));
+    const place = `${container}/${name}`;
+    const file = await guard(
+      place,
+      withFolder(path, () => open(path, "wx")),
+    );
     const receipt = { container, name, size: 0, token };
     return new LocalStaged(file, receipt, this.blocking, this);
   }
@@ -166,23 +175,24 @@ export class LocalStore implements ObjectStore {
     try {
       await withFolder(to, () => rename(from, to));
     } catch (error) {
-      if (!isMissing(error)) throw storageError(error);
+      const place = `${receipt.container}/${receipt.name}`;
+      if (!isMissing(error)) throw storageError(error, place);
       // O2: it was renamed before, perhaps by a leader that died since.
       const there = await this.head(receipt.container, receipt.name);
       if (there?.size !== receipt.size)
-        throw new MrError("corrupt", `the staged object of ${receipt.name} is gone`);
+        throw new MrError("corrupt", `storage: the staged object of ${place} is gone`);
     }
   }
 
   async discard(receipt: Receipt): Promise<void> {
     const path = this.staged(receipt.container, receipt.token);
-    await rm(path, { force: true });
+    await guard(`${receipt.container}/${receipt.name}`, rm(path, { force: true }));
     await this.pruneStaging(dirname(path));
   }
 
   async discardStaged(container: string, group: string): Promise<void> {
     const path = this.staged(container, group);
-    await guard(rm(path, { recursive: true, force: true }));
+    await guard(container, rm(path, { recursive: true, force: true }));
     await this.pruneStaging(dirname(path));
   }
 
@@ -204,7 +214,7 @@ export class LocalStore implements ObjectStore {
       return "created";
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "EEXIST") return "exists";
-      throw storageError(error);
+      throw storageError(error, `${container}/${name}`);
     } finally {
       await this.discard(receipt);
     }
@@ -229,7 +239,7 @@ export class LocalStore implements ObjectStore {
       await this.pruneStaging(dirname(this.staged(container, receipt.token)));
     } catch (error) {
       await staged.discard();
-      throw storageError(error);
+      throw storageError(error, `${container}/${name}`);
     }
     const info = await this.head(container, name);
     if (info === undefined) throw new MrError("unavailable", `${name} was deleted meanwhile`);
@@ -239,7 +249,7 @@ export class LocalStore implements ObjectStore {
   async delete(container: string, name: string): Promise<void> {
     const path = this.file(container, name);
     await unlink(path).catch((error) => {
-      if (!isMissing(error)) throw storageError(error);
+      if (!isMissing(error)) throw storageError(error, `${container}/${name}`);
     });
     const top = this.folder(container);
     for (let at = dirname(path); at.length > top.length; at = dirname(at))
@@ -254,6 +264,14 @@ export class LocalStore implements ObjectStore {
     return join(this.root, container);
   }
 
+  /** To be read: also under a name that others gave it, and that is no good everywhere. */
+  private found(container: string, name: string): string {
+    if (name.includes("\0") || name.split("/").some((part) => /^\.{0,2}$/.test(part)))
+      throw new MrError("denied", `storage: ${container}/${name}: no file has such a name`);
+    return join(this.folder(container), name);
+  }
+
+  /** To be written. */
   private file(container: string, name: string): string {
     const fault = blobNameFault(name);
     if (fault !== undefined) throw new MrError("invalid", `${name}: ${fault}`);
@@ -287,7 +305,7 @@ class LocalStaged implements StagedObject {
 
   async write(chunk: Uint8Array): Promise<void> {
     for (let rest = chunk; rest.length > 0; ) {
-      const written = await guard(this.writeSome(rest));
+      const written = await guard(this.place, this.writeSome(rest));
       rest = rest.subarray(written);
       this.receipt.size += written;
     }
@@ -295,9 +313,14 @@ class LocalStaged implements StagedObject {
 
   async seal(): Promise<Receipt> {
     // A map output that a power cut has damaged is found by its checksums, and made again.
-    if (this.receipt.container !== CONTAINER.intermediate) await guard(this.file.datasync());
+    if (this.receipt.container !== CONTAINER.intermediate)
+      await guard(this.place, this.file.datasync());
     await this.file.close();
     return { ...this.receipt };
+  }
+
+  private get place(): string {
+    return `${this.receipt.container}/${this.receipt.name}`;
   }
 
   async publish(): Promise<void> {
@@ -361,43 +384,10 @@ function byBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
-const CLASHES = new Set(["EEXIST", "ENOTDIR", "EISDIR", "ENOTEMPTY"]);
-
-function isMissing(error: unknown): boolean {
-  const code = (error as NodeJS.ErrnoException).code;
-  return code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP";
-}
-
-function statOrNothing(path: string): BigIntStats | undefined {
+function statOrNothing(path: string, place: string): BigIntStats | undefined {
   try {
     return lstatSync(path, { bigint: true, throwIfNoEntry: false });
   } catch (error) {
-    return ignoreMissing(error);
+    return ignoreMissing(place)(error);
   }
-}
-
-function ignoreMissing(error: unknown): undefined {
-  if (isMissing(error)) return undefined;
-  throw storageError(error);
-}
-
-async function guard<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw storageError(error);
-  }
-}
-
-function storageError(error: unknown): MrError {
-  if (error instanceof MrError) return error;
-  if ((error as Error).name === "AbortError") return new MrError("aborted", "aborted");
-  const { code } = error as NodeJS.ErrnoException;
-  // A folder cannot hold both `a` and `a/b`, as Blob can.
-  if (code !== undefined && CLASHES.has(code))
-    return new MrError("conflict", "a name is in use as a folder, or a folder's as a name", {
-      cause: error,
-    });
-  // The code, not the message: that names paths of this machine.
-  return new MrError("unavailable", `storage: ${code ?? messageOf(error)}`, { cause: error });
 }
