@@ -4,7 +4,7 @@ import { MrError, messageOf } from "../../model/errors.ts";
 import type { Logger } from "../../model/logger.ts";
 import { Attempt } from "./attempt.ts";
 import { type CallOptions, clientOf, Endpoint, type Probe } from "./endpoint.ts";
-import { type Access, etcdError, isMembersOwn, isStaleLogin } from "./failures.ts";
+import { type Access, etcdError, isMembersOwn, isStaleLogin, plainWords } from "./failures.ts";
 import { Login } from "./login.ts";
 
 /** A call, with all its tries. */
@@ -140,5 +140,8 @@ function addressesIn(text: string): string[] {
 
 function tell(logger: Logger | undefined, member: string, isWell: boolean, why: string): void {
   if (isWell) logger?.info({ member }, "this member of etcd is well again");
-  else logger?.warn({ member, error: why }, "a member of etcd fails; the others are asked first");
+  else {
+    const error = plainWords(why);
+    logger?.warn({ member, error }, "a member of etcd fails; the others are asked first");
+  }
 }

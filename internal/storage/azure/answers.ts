@@ -28,6 +28,7 @@ const KEY = "the account's own encryption key cannot be used: look at its key va
 const ANSWERS: Record<string, Answer> = {
   BlobAlreadyExists: ["exists", "there is one already"],
   ContainerAlreadyExists: ["exists", "there is one already"],
+  ContainerNotFound: ["not_found", "there is no such container"],
   // These pass.
   ContainerBeingDeleted: ["unavailable", "the container is being deleted"],
   AccountBeingCreated: ["unavailable", "the account is being created"],
@@ -38,13 +39,13 @@ const ANSWERS: Record<string, Answer> = {
   BlobArchived: ["denied", "it is archived: rehydrate it first"],
   BlobBeingRehydrated: ["denied", "it is archived, and not rehydrated yet: wait until it is"],
   BlobImmutableDueToPolicy: ["denied", "an immutability policy protects it"],
+  BlobImmutableDueToLegalHold: ["denied", "a legal hold protects it"],
   BlobUsesCustomerSpecifiedEncryption: ["denied", "it is encrypted with a key of its writer's own"],
   InvalidBlobType: ["denied", "it is a page or append blob: delete it, or take another name"],
   SnapshotsPresent: ["denied", "it has snapshots: delete these first"],
   ContainerDisabled: ["denied", "an administrator has disabled the container"],
   ContainerBeingDisabled: ["denied", "an administrator has disabled the container"],
   PublicAccessNotPermitted: ["denied", "the account permits no access without a key or identity"],
-  LeaseIdMissing: ["denied", "somebody holds a lease on it: break that first"],
   AccountIsDisabled: ["denied", "the account is disabled"],
   InsufficientAccountPermissions: ["denied", RIGHTS],
   AuthorizationFailure: ["denied", RIGHTS],
@@ -75,6 +76,12 @@ export function answerCode(error: unknown): string | undefined {
   return rest.code ?? rest.response?.headers.get("x-ms-error-code");
 }
 
+/** Of a publication: there are no such blocks, or no blob or container that they would be of. */
+export function isGone(error: unknown): boolean {
+  if (MrError.is(error, "not_found")) return true;
+  return /^Invalid(BlockList|BlobOrBlock)$/.test(answerCode(error) ?? "");
+}
+
 function described({ doing, container, name }: Asked): string {
   if (container === undefined) return doing;
   return `${doing} ${name === undefined ? container : `${container}/${shown(name)}`}`;
@@ -103,6 +110,7 @@ function restAnswer(error: RestError, asked: Asked, service: Service): Answer {
 /** What is wrong with the request itself is wrong the next time too. */
 function byStatus(status: number, code: string): Answer {
   if (/^KeyVault/.test(code)) return ["denied", KEY];
+  if (/^Lease/.test(code)) return ["denied", "somebody holds a lease on it: break that first"];
   if (status === 404) return ["not_found", "there is none"];
   if (status === 412) return ["changed", "it is no longer the version that was asked for"];
   if (status === 401 || status === 403) return ["denied", RIGHTS];

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import type { BlockBlobClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
 import { prefixFault } from "../../model/names.ts";
@@ -10,7 +11,7 @@ import type {
 } from "../../model/object_store.ts";
 import type { Receipt } from "../../model/task.ts";
 import { Account, type AzureIdentity, describeService, plainEtag, serviceFor } from "./account.ts";
-import { answerCode } from "./answers.ts";
+import { answerCode, isGone } from "./answers.ts";
 import { Patience } from "./patience.ts";
 import { ReadBudget } from "./read_ahead.ts";
 import { SlabPool } from "./slab_pool.ts";
@@ -27,6 +28,7 @@ const PATIENCE_MS = 10_000;
 const IDLE_MS = 15_000;
 /** Azure takes half a minute, or more, to delete a container. */
 const DELETING_MS = 90_000;
+const DELETING_LOOK_MS = 300;
 const TOKEN_METADATA = "mrtoken";
 
 export interface AzureStoreOptions {
@@ -101,6 +103,7 @@ export class AzureStore implements ObjectStore {
       } catch (error) {
         const isPassing = answerCode(error) === "ContainerBeingDeleted";
         if (!isPassing || performance.now() > endMs) throw error;
+        await delay(DELETING_LOOK_MS);
       }
     }
   }
@@ -293,12 +296,4 @@ export class AzureStore implements ObjectStore {
   }
 
   async close(): Promise<void> {}
-}
-
-/** Of a publication: there are no such blocks, or no blob or container that they would be of. */
-function isGone(error: unknown): boolean {
-  return (
-    MrError.is(error, "not_found") ||
-    /^Invalid(BlockList|BlobOrBlock)$/.test(answerCode(error) ?? "")
-  );
 }
