@@ -59,14 +59,18 @@ class Busy implements AsyncDisposable {
     return 0;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  async end(): Promise<void> {
     this.stop.abort();
     await this.running.catch((error) => assert.ok(MrError.is(error, "aborted"), String(error)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
     await this.coordinator.close();
   }
 }
 
-/** @returns how many terms it cost. */
+/** Breaks a member for longer than a lease. @returns how many terms that cost. */
 async function fail(cluster: EtcdCluster, busy: Busy, member: number, fault: MemberFault) {
   const before = { terms: busy.terms, commits: busy.commits };
   await cluster.break(member, fault);
@@ -80,7 +84,7 @@ async function fail(cluster: EtcdCluster, busy: Busy, member: number, fault: Mem
 
 /**
  * Until the others have chosen another leader of etcd's, for 1 to 2 s by default, it answers nobody:
- * that may cost a term.
+ * each such election may cost a term.
  * @param thaw whether one more may be lost when the old one wakes up: etcd 3.4.23 then revokes leases
  *   that it takes for run out, though it leads no more.
  */
@@ -92,13 +96,49 @@ async function survives(binary: string, thaw: boolean): Promise<string> {
   for (const fault of FAULTS) {
     const leader = await cluster.raftLeader();
     const follower = (leader + 1) % 3;
-    assert.equal(await fail(cluster, busy, follower, fault), 0, `a follower ${fault} cost a term`);
+    let raftTerm = await cluster.raftTerm();
+    const none = await fail(cluster, busy, follower, fault);
+    // On a machine so busy that etcd's leader was not heard of in time, it held an election itself.
+    const calm = (await cluster.raftTerm()) === raftTerm;
+    raftTerm = await cluster.raftTerm();
+    assert.ok(none <= (calm ? 0 : 1), `a follower ${fault} cost ${none} terms`);
     const cost = await fail(cluster, busy, await cluster.raftLeader(), fault);
-    const most = thaw && fault === "frozen" ? 2 : 1;
-    assert.ok(cost <= most, `etcd's leader ${fault} cost ${cost} terms`);
+    const elections = (await cluster.raftTerm()) - raftTerm;
+    const most = elections + (thaw && fault === "frozen" ? 1 : 0);
+    assert.ok(cost <= most, `etcd's leader ${fault} cost ${cost} terms, ${elections} elections`);
     lost += cost;
   }
+  await busy.end();
+  // No copy of an older commit came late; the last one may have landed without a word of it.
+  const behind = (await busy.counted()) - busy.commits;
+  assert.ok(behind === 0 || behind === 1, `${behind} commits that nobody knows of`);
   return `${busy.commits} commits; of ${FAULTS.length} faults of the member that led, ${lost} cost a term`;
+}
+
+/** A watch stands on one member only: whichever that is, it must go on from another. */
+async function tellsOfChanges(): Promise<void> {
+  await using cluster = await useEtcdCluster();
+  const open = () => new EtcdCoordinator({ address: cluster.address, ttlMs: TTL_MS });
+  const [a, b] = [open(), open()];
+  let hints = 0;
+  using _watch = b.watchLeader(() => {
+    hints += 1;
+  });
+  let term = await a.campaign(SELF, new AbortController().signal);
+  for (const member of [0, 1, 2]) {
+    await cluster.break(member, "frozen");
+    const before = hints;
+    await until("a hint past a frozen member", async () => {
+      // Who waits for a leader asks now and then, too: that is how it learns which member fails.
+      await b.leader().catch(() => undefined);
+      await term.resign();
+      term = await a.campaign(SELF, new AbortController().signal);
+      return hints > before;
+    });
+    await cluster.mend(member, "frozen");
+  }
+  await term.resign();
+  for (const coordinator of [a, b]) await coordinator.close();
 }
 
 describe("an etcd of three, one member of which fails", { concurrency: true }, () => {
@@ -106,7 +146,9 @@ describe("an etcd of three, one member of which fails", { concurrency: true }, (
     t.diagnostic(await survives(etcdBinary(), true));
   });
 
-  it("does so in the version that the manifests have, 3.5", async (t) => {
+  it("tells of changes of leader", tellsOfChanges);
+
+  it("keeps its leader in the version that the manifests have, 3.5", async (t) => {
     await using folder = await scratchFolder("etcd-3.5");
     const newer = await unpackEtcd("trixie", folder.path);
     if (typeof newer === "string") return t.skip(newer);

@@ -1,7 +1,8 @@
-import { spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { Etcd3 } from "etcd3";
 import { FaultyLink } from "./fault_proxies.ts";
 import { freePort, type ServerProcess, scratchFolder, until } from "./processes.ts";
@@ -37,6 +38,17 @@ export class EtcdCluster implements AsyncDisposable {
       }
       return undefined;
     });
+  }
+
+  /** Grows with every election of etcd's own. */
+  async raftTerm(): Promise<number> {
+    const terms = this.members.map((member) =>
+      member.status().then(
+        ({ term }) => term,
+        () => 0,
+      ),
+    );
+    return Math.max(...(await Promise.all(terms)));
   }
 
   async break(index: number, fault: MemberFault): Promise<void> {
@@ -92,9 +104,9 @@ export class Member {
   }
 
   /** Raft ids; a leader of 0 is none. */
-  async status(): Promise<{ self: string; leader: string }> {
+  async status(): Promise<{ self: string; leader: string; term: number }> {
     const { header, leader } = await this.direct.maintenance.status({ deadline: Date.now() + 500 });
-    return { self: header.member_id, leader };
+    return { self: header.member_id, leader, term: Number(header.raft_term) };
   }
 
   /** Whether it answers what takes a majority. */
@@ -146,6 +158,10 @@ export async function useEtcdCluster(binary = etcdBinary(), size = 3): Promise<E
   }
 }
 
+const execute = promisify(execFile);
+/** Each of its steps may take so long, in milliseconds. */
+const UNPACK_MS = 60_000;
+
 /**
  * A newer etcd than this machine's own, out of Debian's package of it and into a folder.
  * @returns the path of the binary, or why there is none.
@@ -154,15 +170,18 @@ export async function unpackEtcd(
   suite: string,
   folder: string,
 ): Promise<{ path: string } | string> {
-  const run = (command: string, args: string[]) => {
-    const options = { cwd: folder, encoding: "utf8", timeout: 90_000 } as const;
-    const { status, stdout, stderr, error } = spawnSync(command, args, options);
-    if (status !== 0) throw new Error(`${command}: ${error?.message ?? stderr.trim()}`);
+  const run = async (command: string, args: string[]) => {
+    const { stdout } = await execute(command, args, { cwd: folder, timeout: UNPACK_MS });
     return stdout;
   };
   try {
     const format = "$(CODENAME)|$(ORIGIN)|$(SITE)";
-    const targets = run("apt-get", ["indextargets", "--format", format, "Created-By: Packages"]);
+    const targets = await run("apt-get", [
+      "indextargets",
+      "--format",
+      format,
+      "Created-By: Packages",
+    ]);
     const mirrors = targets.split("\n").map((line) => line.split("|"));
     const [, , site] = mirrors.find((m) => m[1] === "Debian" && /^[a-z]+$/.test(m[0] ?? "")) ?? [];
     if (site === undefined) return "this machine's apt knows no mirror of Debian";
@@ -175,10 +194,10 @@ export async function unpackEtcd(
       ...["-o", `Dir::State::lists=${join(folder, "lists")}`, "-o", "Debug::NoLocking=1"],
       ...["-o", `Dir::Cache=${join(folder, "cache")}`, "-o", "APT::Sandbox::User=root"],
     ];
-    run("apt-get", [...apart, "update", "-q"]);
-    run("apt-get", [...apart, "download", "-q", "etcd-server"]);
+    await run("apt-get", [...apart, "update", "-q"]);
+    await run("apt-get", [...apart, "download", "-q", "etcd-server"]);
     const deb = readdirSync(folder).find((name) => name.endsWith(".deb")) ?? "";
-    run("dpkg", ["-x", join(folder, deb), join(folder, "root")]);
+    await run("dpkg", ["-x", join(folder, deb), join(folder, "root")]);
     const path = join(folder, "root", "usr", "bin", "etcd");
     return existsSync(path) ? { path } : `${deb} has no etcd`;
   } catch (error) {

@@ -8,7 +8,7 @@ import { type Access, etcdError, isMembersOwn, isStaleLogin, plainWords } from "
 import { Login } from "./login.ts";
 
 /** A call, with all its tries. */
-export const REQUEST_MS = 2_000;
+const REQUEST_MS = 2_000;
 /** A member that has not answered after so long is overtaken by the next. */
 const HEDGE_MS = 300;
 
@@ -64,7 +64,7 @@ export class Endpoints {
     return this.loggedIn((deadline) => this.inTurn(body, deadline, hedgeMs));
   }
 
-  /** Asks the best two at once. @throws what the last of them says, as `call` does. */
+  /** Asks the best two at once, and takes the first answer. @throws as `call` does, when both fail. */
   async callTwo<T>(body: Body<T>): Promise<T> {
     return this.loggedIn(async (deadline) => {
       const tries = this.inOrder()
