@@ -8,7 +8,7 @@ import { inputOf } from "../model/input_pattern.ts";
 import type { TaskView } from "../model/job.ts";
 import { LIMIT } from "../model/limits.ts";
 import type { Logger } from "../model/logger.ts";
-import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
+import { CONTAINER, folderPrefix, foundNameFault, joinName, locationOf } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
 import {
@@ -106,6 +106,9 @@ export class StorageEffects {
     const blobs: InputBlob[] = [];
     let bytes = 0;
     for await (const blob of this.inputs(record.spec.data)) {
+      const fault = foundNameFault(blob.name);
+      if (fault !== undefined)
+        throw new MrError("invalid", `${blob.container}/${blob.name}: ${fault}`);
       if (isUnreadable(blob.name))
         throw new MrError("invalid", `${blob.name}: compressed inputs end in .gz, .zst or .bz2`);
       blobs.push(blob);

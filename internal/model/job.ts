@@ -25,7 +25,7 @@ export function isFinal(state: JobState): boolean {
 export const FAILURE_CLASSES = [
   "user", // the script is at fault: counts against max_attempts
   "infra", // storage, lost lease: retried with backoff, not charged
-  "input", // the input is gone or changed: no retry can help
+  "input", // the input is gone or changed, or storage refuses what is asked of it: no retry can help
   "preempted", // handed back by a worker that leaves: retried at once
   "revoked", // the leader asked for it
 ] as const;

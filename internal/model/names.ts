@@ -32,6 +32,15 @@ export function blobNameFault(name: string): string | undefined {
   return undefined;
 }
 
+/** Of a blob that is there, whoever named it: why it cannot be read by that name, or undefined. */
+export function foundNameFault(name: string): string | undefined {
+  if (name === "" || name.length > 1024 || !name.isWellFormed()) return "no blob has such a name";
+  // Whoever reads a URL takes these out of its path, and storage takes one slash for the other.
+  if (/(^|\/)\.{1,2}(\/|$)/.test(name)) return "its segments . and .. would lead to another blob";
+  if (name.includes("\\")) return "its \\ would lead to another blob";
+  return undefined;
+}
+
 /** Says what is wrong with a blob prefix ("" and a trailing slash are fine), or undefined. */
 export function prefixFault(prefix: string): string | undefined {
   if (prefix === "") return undefined;

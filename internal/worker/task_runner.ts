@@ -140,6 +140,6 @@ function classOf(error: unknown, signal: AbortSignal): FailureClass {
   if (signal.aborted) return "revoked";
   if (!(error instanceof MrError)) return "infra";
   if (error.code === "user") return "user";
-  if (error.code === "changed" || error.code === "not_found") return "input";
+  if (["changed", "not_found", "denied"].includes(error.code)) return "input";
   return "infra";
 }

@@ -18,6 +18,7 @@ const ON_A_TERMINAL = [
 /** Clears the screen, sets the title, asks for an answer, C1's own CSI, turns the text around. */
 const EVIL = "\u001b[2J\u001b]0;title\u0007\u001b[6n\u009b31m\u202egnp.exe\u2066\u200f\b\u007f";
 /** Our own, which draw progress. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const DRAWN = /\u001b\[(?:2K|\d+A)/g;
 
 describe("what users have made", () => {

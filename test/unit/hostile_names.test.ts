@@ -9,6 +9,7 @@ import { parseInput } from "../../internal/model/input_pattern.ts";
 import {
   blobNameFault,
   containerNameFault,
+  foundNameFault,
   parseLocation,
   prefixFault,
 } from "../../internal/model/names.ts";
@@ -143,6 +144,14 @@ describe("100,000 hostile names", () => {
       assert.ok(name.length <= 1_024 && name !== "" && !name.endsWith("/"));
     });
     assert.ok(taken > NAMES / 50, `only ${taken} were taken: nothing was tried`);
+  });
+
+  it("of blobs that others made: what is read is what was listed", () => {
+    each((name) => {
+      if (foundNameFault(name) !== undefined) return;
+      const path = name.split("/").map(encodeURIComponent).join("/");
+      assert.equal(decodeURIComponent(new URL(`http://h/box/${path}`).pathname), `/box/${name}`);
+    });
   });
 
   it("of prefixes, locations and patterns: none leaves its container", () => {

@@ -1,7 +1,7 @@
 import type { TokenCredential } from "@azure/identity";
 import { BlobServiceClient, type BlockBlobClient, type ContainerClient } from "@azure/storage-blob";
 import { MrError } from "../../model/errors.ts";
-import { blobNameFault, containerNameFault } from "../../model/names.ts";
+import { blobNameFault, containerNameFault, foundNameFault } from "../../model/names.ts";
 import { type Asked, type Service, shown } from "./answers.ts";
 import type { Patience } from "./patience.ts";
 
@@ -42,7 +42,7 @@ export class Account {
    * @throws MrError `denied` where a URL would mean another blob.
    */
   found(container: string, name: string): BlockBlobClient {
-    const fault = addressFault(name);
+    const fault = foundNameFault(name);
     if (fault === undefined) return this.container(container).getBlockBlobClient(name);
     throw new MrError("denied", `storage: reading ${container}/${shown(name)}: ${fault}`);
   }
@@ -63,15 +63,6 @@ export class Account {
       token = value.continuationToken;
     } while (token !== undefined && token !== "");
   }
-}
-
-/** Why no URL means the blob of this name; undefined if one does. */
-function addressFault(name: string): string | undefined {
-  if (name === "" || name.length > 1024 || !name.isWellFormed()) return "no blob has such a name";
-  // Whoever reads a URL takes these out of its path, and storage takes one slash for the other.
-  if (/(^|\/)\.{1,2}(\/|$)/.test(name)) return "its segments . and .. would lead to another blob";
-  if (name.includes("\\")) return "its \\ would lead to another blob";
-  return undefined;
 }
 
 /** What is said of it when it does not answer, or refuses; no secret. */

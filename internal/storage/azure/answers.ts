@@ -32,7 +32,6 @@ const ANSWERS: Record<string, Answer> = {
   // These pass.
   ContainerBeingDeleted: ["unavailable", "the container is being deleted"],
   AccountBeingCreated: ["unavailable", "the account is being created"],
-  OperationNotAllowedInCurrentState: ["unavailable", "not in its present state"],
   PendingCopyOperation: ["unavailable", "a copy to it is under way"],
   SystemInUse: ["unavailable", "the service is busy"],
   // These do not.
@@ -46,6 +45,7 @@ const ANSWERS: Record<string, Answer> = {
   ContainerDisabled: ["denied", "an administrator has disabled the container"],
   ContainerBeingDisabled: ["denied", "an administrator has disabled the container"],
   PublicAccessNotPermitted: ["denied", "the account permits no access without a key or identity"],
+  OperationNotAllowedInCurrentState: ["denied", "not in the account's present state (is it full?)"],
   AccountIsDisabled: ["denied", "the account is disabled"],
   InsufficientAccountPermissions: ["denied", RIGHTS],
   AuthorizationFailure: ["denied", RIGHTS],
