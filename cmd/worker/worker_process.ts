@@ -5,12 +5,13 @@ import { join } from "node:path";
 import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
 import { MasterDialer } from "../../internal/rpc/dialer.ts";
+import { searchedAmong } from "../../internal/streaming/command.ts";
 import { Runner, type RunnerAbout } from "../../internal/streaming/runner.ts";
 import type { ScriptLimits } from "../../internal/streaming/script_process.ts";
 import { Slots } from "../../internal/worker/slots.ts";
 import { Worker } from "../../internal/worker/worker.ts";
 import { openStore } from "../common/backends.ts";
-import type { WorkerConfig } from "../common/config.ts";
+import { ConfigError, type WorkerConfig } from "../common/config.ts";
 import { createLogger } from "../common/logger.ts";
 import { openCertificates } from "../common/pem_files.ts";
 import type { ServerProcess } from "../common/run_process.ts";
@@ -79,6 +80,7 @@ export class WorkerProcess implements ServerProcess {
       logger: this.logger,
     });
     const { about } = this.runner;
+    await this.refuseUsersPrograms(about.folder);
     this.sayWhoReachesWhat(about);
     const data: SlotData = {
       storage: {
@@ -137,6 +139,13 @@ export class WorkerProcess implements ServerProcess {
     await this.store.close();
     for (const folder of [this.scratch, this.layouts ?? []].flat())
       await rm(folder, { recursive: true, force: true, maxRetries: 3 });
+  }
+
+  /** Programs of users must never be what this process finds. */
+  private async refuseUsersPrograms(scripts: string): Promise<void> {
+    const folder = await searchedAmong([this.scratch, scripts, this.layouts ?? []].flat());
+    if (folder !== undefined)
+      throw new ConfigError(`PATH names ${folder}, where the files of users lie`);
   }
 
   private sayWhoReachesWhat({ closed, landlock, uid, pid }: RunnerAbout): void {

@@ -78,10 +78,17 @@ def become_script(request, env, streams, told, attempt, confinement):
     except (OSError, ValueError) as error:
         code = getattr(error, "errno", None)
         named = code is not None and error.filename is not None
-        tell(told, code in OURS, "%s: %s" % (error.strerror, error.filename) if named else str(error))
+        message = "%s: %s" % (error.strerror, error.filename) if named else str(error)
+        tell(told, code in OURS, message, is_absent(request["argv"][0], code))
 
 
-def tell(told, ours, message):
+def is_absent(program, code):
+    """Whether it is the program itself that is not there, not what it needs."""
+    return code in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(program)
+
+
+def tell(told, ours, message, absent=False):
     """Does not return. The pipe holds more than this, so nobody need read it now."""
-    os.write(told, json.dumps({"ours": ours, "message": message[:MESSAGE_CHARS]}).encode())
+    failure = {"ours": ours, "absent": absent, "message": message[:MESSAGE_CHARS]}
+    os.write(told, json.dumps(failure).encode())
     os._exit(EXEC_FAILED)

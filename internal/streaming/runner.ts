@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { Logger } from "../model/logger.ts";
-import { resolveProgram, SCRIPT_PATH } from "./command.ts";
+import { operatorsPython, SCRIPT_PATH } from "./command.ts";
 import { linesOf, newNumber, openConnection, type RunnerAddress } from "./runner_connection.ts";
 
 /** Arguments of a python3 that make it a runner; its own options follow. */
@@ -136,7 +136,7 @@ class Hold {
 
   private async startChild(folder: string): Promise<void> {
     if (this.isChildAlive()) return;
-    const python = await resolveProgram("python3");
+    const python = (await operatorsPython()) ?? "python3";
     if (this.released) return;
     mkdirSync(this.options.folder, { recursive: true });
     mkdirSync(folder, { recursive: true, mode: 0o700 });

@@ -50,7 +50,13 @@ const eventSchema = z.discriminatedUnion("event", [
     signal: z.string().nullable(),
     over: z.string().nullable(),
   }),
-  z.object({ event: z.literal("failed"), ours: z.boolean(), message: z.string() }),
+  z.object({
+    event: z.literal("failed"),
+    ours: z.boolean(),
+    /** The program is not there. */
+    absent: z.boolean().default(false),
+    message: z.string(),
+  }),
   z.object({ event: z.literal("removed") }),
   z.object({ event: z.literal("build"), path: z.string() }),
   z.object({ event: z.literal("ready"), path: z.string() }),
@@ -75,11 +81,16 @@ export class RunnerRequest implements Disposable {
     if (this.connection.writable) this.connection.write(`${JSON.stringify(message)}\n`);
   }
 
-  /** @throws MrError `user` or `unavailable` for what could not be done, `unavailable` when the runner is gone. */
+  /**
+   * @throws MrError for what could not be done: `not_found` where there is no such program, `user`, or
+   * `unavailable`, also when the runner is gone.
+   */
   async next<Name extends RunnerEvent["event"]>(...names: Name[]): Promise<EventOf<Name>> {
     const event = await this.answer();
-    if (event.event === "failed")
-      throw new MrError(event.ours ? "unavailable" : "user", event.message);
+    if (event.event === "failed") {
+      const theirs = event.absent ? "not_found" : "user";
+      throw new MrError(event.ours ? "unavailable" : theirs, event.message);
+    }
     if (!(names as string[]).includes(event.event))
       throw new MrError("internal", `the runner says ${event.event}`);
     return event as EventOf<Name>;

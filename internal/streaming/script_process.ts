@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { MrError, messageOf } from "../model/errors.ts";
+import type { Command } from "./command.ts";
 import { OutputPipe } from "./output_pipe.ts";
 import {
   newNumber,
@@ -58,7 +59,8 @@ export interface ScriptOptions {
   runner: RunnerAddress;
   place: ScriptPlace;
   /** The first is a path. */
-  argv: string[];
+  argv: Command["argv"];
+  absent?: Command["absent"];
   env: Record<string, string>;
   /** Kills the script and all it started. */
   signal: AbortSignal;
@@ -186,8 +188,11 @@ export class ScriptProcess implements Script {
       const { code, signal, over } = await this.request.next("ended");
       return { code, signal: signal as NodeJS.Signals | null, over: over ?? undefined };
     } catch (cause) {
+      const { absent } = this.options;
+      const isAbsent = MrError.is(cause, "not_found");
+      if (isAbsent && absent !== undefined) throw absent();
       const message = `the script cannot be started: ${messageOf(cause)}`;
-      throw MrError.is(cause, "user") ? new MrError("user", message, { cause }) : cause;
+      throw isAbsent || MrError.is(cause, "user") ? new MrError("user", message, { cause }) : cause;
     }
   }
 

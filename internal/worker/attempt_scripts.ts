@@ -2,10 +2,15 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { programOf, splitCommand } from "../model/command.ts";
 import type { Contract, PairFormat } from "../model/contract.ts";
-import { MrError } from "../model/errors.ts";
 import { baseName, fileOf, isBlob } from "../model/request_fields.ts";
 import type { Assignment, InputRange } from "../model/task.ts";
-import { findProgram, resolveCommand, resolveProgram, SCRIPT_PATH } from "../streaming/command.ts";
+import {
+  type Command,
+  operatorsPython,
+  programCommand,
+  resolveCommand,
+  SCRIPT_PATH,
+} from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { MODULE_READS, moduleCommand } from "../streaming/module_command.ts";
 import { type ModuleRole, moduleRoles } from "../streaming/module_exports.ts";
@@ -94,15 +99,15 @@ export class AttemptScripts implements Disposable {
     const temp = role === "combine" ? folder.combinerTemp : folder.temp;
     const env = this.environment(options.range, temp);
     const exported = await this.exportedBy(command, role, signal);
-    const argv =
+    const run: Command =
       exported === undefined
-        ? await this.argvOf(command, signal)
-        : this.argvOfModule(command, exported, options);
+        ? await this.commandOf(command, signal)
+        : { argv: this.argvOfModule(command, exported, options) };
     signal.throwIfAborted();
     return new ScriptProcess({
       runner: this.settings.runner,
       place: this.place(exported === undefined ? [] : MODULE_READS),
-      argv,
+      ...run,
       env,
       signal,
       silenceMs: options.silenceMs,
@@ -127,7 +132,7 @@ export class AttemptScripts implements Disposable {
     const { command } = this.assignment.job;
     const role = this.assignment.input.kind;
     if ((await this.exportedBy(command, role, signal)) !== undefined) return undefined;
-    const argv = await this.argvOf(command, signal);
+    const { argv } = await this.commandOf(command, signal);
     return { argv, env: this.environment(range, this.folder.temp) };
   }
 
@@ -193,7 +198,7 @@ export class AttemptScripts implements Disposable {
   private async virtualEnvOf(signal: AbortSignal, log: StderrLog): Promise<VirtualEnv> {
     const { scripts } = this.assignment.job;
     const { work, temp } = this.folder;
-    const python = await resolveProgram("python3");
+    const python = (await operatorsPython()) ?? "python3";
     const key = createHash("sha256").update(python);
     // What is shipped beside it may be installed by it, programs too; an archive is known by its name.
     for (const { name, link } of this.shipped()) {
@@ -234,31 +239,17 @@ export class AttemptScripts implements Disposable {
     };
   }
 
-  private async argvOf(command: string, signal: AbortSignal): Promise<string[]> {
+  private async commandOf(command: string, signal: AbortSignal): Promise<Command> {
     const [program = "", ...args] = splitCommand(command);
     const { scripts } = this.assignment.job;
-    if (isBlob(program) && Object.hasOwn(scripts, program)) {
-      const bytes = await this.scratch.read(program, scripts[program], signal);
-      const path = join(this.folder.work, baseName(program));
-      return resolveCommand(path, bytes, args, this.pythonHere());
-    }
-    return [await this.programOfWorker(program), ...args];
+    if (!isBlob(program) || !Object.hasOwn(scripts, program)) return programCommand(program, args);
+    const bytes = await this.scratch.read(program, scripts[program], signal);
+    const path = join(this.folder.work, baseName(program));
+    return resolveCommand(path, bytes, args, this.pythonHere());
   }
 
   private pythonHere(): string | undefined {
     return this.virtualEnv && join(this.virtualEnv.folder, "bin", "python");
-  }
-
-  private async programOfWorker(program: string): Promise<string> {
-    try {
-      return await findProgram(program);
-    } catch (cause) {
-      throw new MrError(
-        "not_found",
-        `there is no ${program}: neither a script of dfs-scripts nor a program of this worker`,
-        { cause },
-      );
-    }
   }
 }
 

@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger } from "../../cmd/common/logger.ts";
-import { resolveProgram } from "../../internal/streaming/command.ts";
+import { operatorsPython } from "../../internal/streaming/command.ts";
 import { RUNNER_ARGUMENTS, Runner, type RunnerAbout } from "../../internal/streaming/runner.ts";
 import type { RunnerAddress } from "../../internal/streaming/runner_connection.ts";
 import type { ScriptPlace } from "../../internal/streaming/script_process.ts";
@@ -39,7 +39,7 @@ export async function closedRunner(): Promise<TestRunner & { about: RunnerAbout;
   const scripts = join(folder.path, "scripts");
   mkdirSync(scripts);
   const argv = [...RUNNER_ARGUMENTS, "--listen", socket, "--folder", scripts, "--closed"];
-  const server = new ServerProcess(await resolveProgram("python3"), argv);
+  const server = new ServerProcess((await operatorsPython()) ?? "python3", argv);
   const logger = createLogger("test", "silent");
   const runner = await Runner.open({ socket, folder: scripts, logger });
   return {

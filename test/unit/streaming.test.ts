@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { splitCommand } from "../../internal/model/command.ts";
-import { resolveCommand } from "../../internal/streaming/command.ts";
+import { resolveCommand, searchedAmong } from "../../internal/streaming/command.ts";
 import {
   type ScriptLimits,
   ScriptProcess,
   UNLIMITED,
 } from "../../internal/streaming/script_process.ts";
 import { StderrLog } from "../../internal/streaming/stderr.ts";
-import { until } from "../support/processes.ts";
+import { scratchFolder, until } from "../support/processes.ts";
 import { placeOf, type TestRunner, testRunner } from "../support/runner.ts";
 
 describe("stderr", () => {
@@ -65,16 +66,77 @@ describe("commands", () => {
     ]);
   });
 
+  const resolve = async (name: string, text: string, args: string[] = [], python?: string) =>
+    (await resolveCommand(name, Buffer.from(text), args, python)).argv;
+
   it("find their interpreter by #! or extension", async () => {
-    const resolve = (name: string, text: string, ...args: string[]) =>
-      resolveCommand(name, Buffer.from(text), args);
-    assert.match((await resolve("a.py", "print(1)\n", "x"))[0] ?? "", /python3?[.\d]*$/);
+    assert.match((await resolve("a.py", "print(1)\n", ["x"]))[0] ?? "", /python3?[.\d]*$/);
     const env = await resolve("b", "#!/usr/bin/env python3\r\nprint(1)\n");
     assert.deepEqual(env.slice(1), ["b"]);
     assert.equal((await resolve("c.mjs", ""))[0], process.execPath);
     assert.deepEqual((await resolve("d.sh", "#!/bin/bash -e\n")).slice(1), ["-e", "d.sh"]);
     const none = resolve("e.rb", "#!/usr/bin/env no-such-interpreter\n");
     await assert.rejects(none, /no-such-interpreter is not on this worker/);
+    await assert.rejects(resolve("f", "#!  \n"), /the first line of f names no interpreter/);
+    await assert.rejects(resolve("g", "#!/usr/bin/env ..\n"), /\.\. is not on this worker/);
+    const odd = await resolve("h", "#!/usr/bin/env -S A=1 sh -e\n");
+    assert.deepEqual(odd, ["/usr/bin/env", "-S A=1 sh -e", "h"]);
+  });
+
+  it("have nothing executed that they name: a path is looked up where they run", async () => {
+    await using folder = await scratchFolder("evil");
+    const marker = join(folder.path, "executed");
+    for (const name of ["python3", "python", "env", "tool"])
+      writeFileSync(join(folder.path, name), `#!/bin/sh\ntouch ${marker}\necho /bin/sh\n`, {
+        mode: 0o755,
+      });
+    const at = (name: string) => join(folder.path, name);
+    for (const [line, ...expected] of [
+      [at("python3"), at("python3"), "s"],
+      [`${at("python3")} -u`, at("python3"), "-u", "s"],
+      [at("python"), at("python"), "s"],
+      [`${at("env")} python3`, at("env"), "python3", "s"],
+      [`/usr/bin/env ${at("python3")}`, at("python3"), "s"],
+      [`/usr/bin/env -S ${at("python3")} -u`, at("python3"), "-u", "s"],
+      ["./python3", "./python3", "s"],
+      ["/no/such/python3", "/no/such/python3", "s"],
+    ] as [string, ...string[]][]) {
+      // Not even as a part of the operator's virtual environment.
+      for (const python of [undefined, "/venv/bin/python"])
+        assert.deepEqual(await resolve("s", `#!${line}\n`, [], python), expected, line);
+    }
+    assert.ok(!existsSync(marker));
+  });
+
+  it("run in the virtual environment where they name the system's python", async () => {
+    for (const line of ["/usr/bin/env python3", "/usr/bin/python3", "/bin/python", "python3"])
+      assert.deepEqual(await resolve("s", `#!${line}\n`, [], "/venv/bin/python"), [
+        "/venv/bin/python",
+        "s",
+      ]);
+  });
+
+  it("are not looked for where a user's files may lie", async () => {
+    await using folder = await scratchFolder("search");
+    writeFileSync(join(folder.path, "their-tool"), "#!/bin/sh\n", { mode: 0o755 });
+    const { PATH = "" } = process.env;
+    const here = process.cwd();
+    try {
+      process.chdir(folder.path);
+      for (const path of [`:${PATH}`, `.:${PATH}`, `${PATH}:`, "..:"]) {
+        process.env.PATH = path;
+        const search = resolve("s", "#!/usr/bin/env their-tool\n");
+        await assert.rejects(search, /their-tool is not on this worker/, path);
+        assert.equal(await searchedAmong([folder.path]), undefined);
+      }
+      const bin = join(folder.path, "bin");
+      symlinkSync(folder.path, bin);
+      process.env.PATH = `${bin}:${PATH}`;
+      assert.equal(await searchedAmong(["/elsewhere", folder.path]), bin);
+    } finally {
+      process.chdir(here);
+      process.env.PATH = PATH;
+    }
   });
 });
 
