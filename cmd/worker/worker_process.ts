@@ -77,6 +77,7 @@ export class WorkerProcess implements ServerProcess {
     this.runner = await Runner.open({
       socket: config.MR_RUNNER,
       folder: join(this.scratch, "scripts"),
+      graceMs: config.MR_GRACE_MS,
       logger: this.logger,
     });
     const { about } = this.runner;

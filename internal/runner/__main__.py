@@ -7,7 +7,8 @@ containers of a pod do. A connection begins with a frame of 49 bytes: the secret
 it belongs to (16), and its kind:
 
     h           the worker's hello, by which the runner takes the secret as its own. While this
-                connection stands the runner is that worker's; with it everything ends.
+                connection stands the runner is that worker's; with it everything ends. One line of JSON
+                may follow: see `Hello` in connections.py.
     c           a request, one line of JSON; answers are lines of JSON. When it closes, the request is off.
     0, 1, 2     what becomes stdin, stdout, stderr of the script that is asked for under the same number.
                 The script gets the socket itself: its data never passes through here.
@@ -28,9 +29,11 @@ import time
 from child import fork
 from confinement import Confinement
 from connections import FRAME_BYTES, SECRET_BYTES, Hello, Request, Stranger
-from descendants import Descendants
+from container import Container
+from descendants import Descendants, kill_all
 from environments import Environments
 from folders import remove, removed_at_once
+from held import shared_bytes
 from linux import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl
 from oom import OomOffer
 from run import Run
@@ -53,6 +56,9 @@ class Runner:
         self.is_child = options.child
         self.confinement = Confinement() if options.closed else None
         self.secret = None
+        # How long the worker goes on when all are told to end; and when that is over.
+        self.grace_seconds = 0.0
+        self.ends_at = None
         self.selector = selectors.DefaultSelector()
         self.strangers = []
         # Of a number: when it was first met, and its streams by kind.
@@ -65,6 +71,7 @@ class Runner:
         # There may be processes of scripts that have ended.
         self.unsettled = False
         self.descendants = Descendants()
+        self.container = Container(self.descendants)
         self.environments = Environments(os.path.join(self.folder, "environments"), self.dispose)
 
     def about(self):
@@ -94,19 +101,25 @@ class Runner:
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: self.end() if self.secret is None else None)
+        signal.signal(signal.SIGTERM, lambda *_: self.told_to_end())
         self.watch(wakeup, lambda: self.reap() if wakeup.recv(4096) else None)
         if self.is_child:
             self.watch(sys.stdin, lambda: None if os.read(0, 4096) else self.end())
         next_look = 0.0
-        while True:
-            due = self.scripts or self.streams or self.unsettled or self.undisposed
+        while self.ends_at is None or time.monotonic() < self.ends_at:
+            due = self.scripts or self.streams or self.unsettled or self.undisposed or self.ends_at
             timeout = max(0.0, next_look - time.monotonic()) if due else None
             for key, _ in self.selector.select(timeout):
                 self.guarded(key.data)
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
                 self.guarded(self.look)
+        self.end()
+
+    def told_to_end(self):
+        """By whoever started it. At once, unless the worker, which is told the same, has time to finish what runs."""
+        if self.ends_at is None:
+            self.ends_at = time.monotonic() + self.grace_seconds
 
     def listen(self):
         abstract = self.address.startswith("@")
@@ -169,6 +182,7 @@ class Runner:
         secret, number, kind = frame[:SECRET_BYTES], frame[SECRET_BYTES:-1].hex(), frame[-1:]
         if kind == b"h" and len(frame) == FRAME_BYTES and self.secret is None:
             self.secret = secret
+            self.container.meet(connection, self.confinement is not None)
         elif kind == b"h" or self.secret is None or not hmac.compare_digest(secret, self.secret):
             return self.close(connection)
         self.selector.unregister(connection)
@@ -271,12 +285,15 @@ class Runner:
         undisposed, self.undisposed = self.undisposed, []
         for path in undisposed:
             self.dispose(path)
+        if self.unsettled and self.container.is_ours():
+            self.container.end_strays(self.marks())
         if self.scripts or self.unsettled:
             found, fled = self.descendants.look(self.marks())
             self.unsettled = len(fled) > 0
             kill_all(fled)
+            shared, is_alone = shared_bytes(), self.container.is_cleared and len(self.scripts) == 1
             for pid, script in self.scripts.items():
-                script.look(found[pid])
+                script.look(found[pid], shared, is_alone)
 
     def marks(self):
         return {**{pid: script.mark for pid, script in self.scripts.items()}, **dict.fromkeys(self.helpers)}
@@ -292,28 +309,18 @@ class Runner:
             if script is not None:
                 del self.scripts[pid]
                 script.ended(status, peak_bytes)
-                self.clear_container()
+                self.clear()
             done = self.helpers.pop(pid, None)
             if done is not None:
                 done(status == 0)
 
-    def clear_container(self):
-        """Where this is the first process of a container, and no script runs, whatever there is has been left by one:
-        processes that were replaced by others faster than any look, and shared memory, which is every later one's to read.
+    def clear(self):
+        """When no script runs, whatever there is has been left by one: processes that were replaced by others faster
+        than any look, and shared memory, which is every later one's to read.
         """
-        if os.getpid() != 1 or self.scripts or self.helpers:
-            return
-        try:
-            # All others at once: none can come between. A probe that it meets is asked again.
-            os.kill(-1, signal.SIGKILL)
-        except OSError:
-            # There is none.
-            pass
-        for name in os.listdir("/dev/shm"):
-            try:
-                remove(os.path.join("/dev/shm", name))
-            except OSError:
-                pass
+        if not self.scripts and self.container.is_ours():
+            self.container.end_strays(self.marks())
+            self.container.clear_shared_memory()
 
     def kill_left(self, root):
         """All that the script has left behind: each look may find what was being started at the last."""
@@ -372,15 +379,6 @@ def memory_bytes():
             # Another version of cgroups, or no limit.
             pass
     return min(limits)
-
-
-def kill_all(processes):
-    for process in processes:
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except OSError:
-            # It has ended by itself.
-            pass
 
 
 def main():

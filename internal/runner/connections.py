@@ -26,17 +26,23 @@ class Stranger:
 
 
 class Hello:
-    """The worker's life line."""
+    """The worker's life line. It may say {"graceSeconds"}: how long it goes on when it is told to end."""
 
     def __init__(self, runner, connection):
         self.runner = runner
         self.connection = connection
+        self.line = b""
         about = runner.about()
         connection.sendall(json.dumps(about).encode() + b"\n")
 
     def on_readable(self):
-        if not self.connection.recv(4096):
+        part = self.connection.recv(4096)
+        if not part:
             self.runner.end()
+        self.line += part
+        if self.line.endswith(b"\n"):
+            self.runner.grace_seconds = float(json.loads(self.line)["graceSeconds"])
+            self.line = b""
 
 
 class Request:

@@ -7,6 +7,7 @@ process groups are known.
 
 import os
 import re
+import signal
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -41,13 +42,38 @@ def _process(pid):
     return Process(pid, stat) if stat else None
 
 
-def exact_memory_bytes(processes):
-    """With what they share counted once; slower than the sum of what each has."""
-    total = 0
+def kill_all(processes):
     for process in processes:
-        found = re.search(rb"^Pss:\s+(\d+) kB", _read("/proc/%d/smaps_rollup" % process.pid), re.M)
-        total += int(found.group(1)) * 1024 if found else process.memory_bytes
-    return total
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except OSError:
+            # It has ended by itself.
+            pass
+
+
+def _users(pid):
+    """Real, effective, saved; /proc itself shows root's for who does not want to be looked into."""
+    found = re.search(rb"^Uid:\s+(.*)$", _read("/proc/%d/status" % pid), re.M)
+    return [] if found is None else [int(number) for number in found.group(1).split()]
+
+
+def exact_memory_bytes(processes):
+    """With what they share counted once; slower than the sum of what each has.
+
+    @returns: what is theirs alone, and what lies in shared memory, in bytes.
+    """
+    own = shared = 0
+    for process in processes:
+        rollup = _read("/proc/%d/smaps_rollup" % process.pid)
+        all_of_it, of_shared = _kilobytes(rollup, b"Pss"), _kilobytes(rollup, b"Pss_Shmem") or 0
+        own += process.memory_bytes if all_of_it is None else (all_of_it - of_shared) * 1024
+        shared += of_shared * 1024
+    return own, shared
+
+
+def _kilobytes(rollup, name):
+    found = re.search(rb"^%s:\s+(\d+) kB" % name, rollup, re.M)
+    return None if found is None else int(found.group(1))
 
 
 class Descendants:
@@ -61,6 +87,12 @@ class Descendants:
     def forget(self):
         """Nothing was looked at for a while: numbers may be others' by now."""
         self._foreign.clear()
+
+    def has_neighbours(self):
+        """Whether a process of the same user runs that none of ours has started."""
+        self.forget()
+        self._below()
+        return any(os.getuid() in _users(pid) for pid in self._foreign)
 
     def look(self, marks):
         """What each script runs now; and what belongs to none of them, so it has fled, or outlived its own.

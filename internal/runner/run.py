@@ -7,6 +7,7 @@ import time
 
 from child import become_script, fork
 from descendants import exact_memory_bytes
+from held import SOCKET_BYTES, Held, open_files
 
 MEGABYTE = 1_048_576
 # A variable of a script's environment that none but its own processes can know.
@@ -57,12 +58,15 @@ class Run:
             except OSError:
                 pass
 
-    def look(self, processes):
-        """At its processes of this moment: more than it may have ends it."""
+    def look(self, processes, shared_bytes, is_alone):
+        """At its processes of this moment: more than it may have ends it.
+
+        @param shared_bytes: what lies in /dev/shm; all of it is this one's if it `is_alone`.
+        """
         most = self.limits
         if 0 < most["processes"] < sum(process.threads for process in processes):
             self._stop("it ran more than %d processes at a time" % most["processes"])
-        if self._takes_more_than(most["memoryBytes"], processes):
+        if self._takes_more_than(most["memoryBytes"], processes, shared_bytes, is_alone):
             self._stop(self._too_large())
         if most["cpuSeconds"] > 0:
             for process in processes:
@@ -70,17 +74,25 @@ class Run:
             if sum(self._cpu.values()) > most["cpuSeconds"]:
                 self._stop(self._too_long())
 
-    def _takes_more_than(self, most, processes):
-        """Pages that processes share are counted more than once at first; to look closer takes its time."""
-        if most == 0 or sum(process.memory_bytes for process in processes) <= most:
+    def _takes_more_than(self, most, processes, shared_bytes, is_alone):
+        """Pages that processes share are counted more than once at first, and every file as if it were the worst:
+        to look closer takes its time.
+        """
+        if most == 0:
+            return False
+        files = sum(open_files(process.pid) for process in processes)
+        resident = sum(process.memory_bytes for process in processes)
+        if resident + files * SOCKET_BYTES + shared_bytes <= most:
             return False
         start = time.monotonic()
         if start < self._exact_from:
             return False
-        exact = exact_memory_bytes(processes)
+        own, mapped = exact_memory_bytes(processes)
+        held = Held(processes)
+        shared = max(mapped, shared_bytes if is_alone else held.shared_bytes)
         now = time.monotonic()
         self._exact_from = now + EXACT_PAUSE * (now - start)
-        return exact > most
+        return own + shared + held.unread_bytes() > most
 
     def _stop(self, limit):
         self._over = self._over or limit

@@ -77,6 +77,7 @@ IOPRIO_OF_PROCESS = 1
 # nobody's memory, or tells of other scripts' files.
 ABSENT = {
     "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "semget": (64, 190),
     "msgget": (68, 186),
@@ -90,6 +91,14 @@ ABSENT = {
 }
 CLONE = (56, 220)
 SOCKET = (41, 198)
+# How much the kernel keeps for others to read: what is kept counts as no process's memory. Programs ask for
+# more in the hope of speed: the one is passed over, the other is refused as it is beyond a system's limit.
+SETSOCKOPT = (54, 208)
+SOL_SOCKET = 1
+# SNDBUF, RCVBUF, and FORCE of both.
+BUFFER_SIZES = (7, 8, 32, 33)
+FCNTL = (72, 25)
+F_SETPIPE_SZ = 1031
 
 MACHINES = ("x86_64", "aarch64")
 ARCHITECTURES = (0xC000003E, 0xC00000B7)
@@ -99,14 +108,15 @@ X32 = 0x40000000
 NEW_NAMESPACES = 0x7E020080
 
 AF_NETLINK = 16
-EPERM, EACCES, ENOSYS = 1, 13, 38
+NO_ERROR, EPERM, EACCES, ENOSYS = 0, 1, 13, 38
 MODE_FILTER = 2
 RETURN_ALLOW, RETURN_ERRNO, RETURN_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, RETURN = 0x20, 0x06
 ALLOW = (RETURN, 0, 0, RETURN_ALLOW)
 IF_EQUAL, IF_NOT_LESS, IF_ANY_BIT = 0x15, 0x35, 0x45
 # Where the lower halves of arguments lie.
-AT_NUMBER, AT_ARCHITECTURE, AT_FIRST_ARGUMENT, AT_SECOND_ARGUMENT = 0, 4, 16, 24
+AT_NUMBER, AT_ARCHITECTURE = 0, 4
+AT_FIRST_ARGUMENT, AT_SECOND_ARGUMENT, AT_THIRD_ARGUMENT = 16, 24, 32
 # Before version 3 Landlock did not know of it.
 TRUNCATE = (76, 45)
 LANDLOCK_WITH_TRUNCATE = 3
@@ -155,6 +165,15 @@ def program(network, landlock):
         CLONE[machine],
         [(LOAD, 0, 0, AT_FIRST_ARGUMENT), (IF_ANY_BIT, 0, 1, NEW_NAMESPACES), _refuse(EPERM), ALLOW],
     )
+    code += _of_call(
+        FCNTL[machine],
+        [(LOAD, 0, 0, AT_SECOND_ARGUMENT), (IF_EQUAL, 0, 1, F_SETPIPE_SZ), _refuse(EPERM), ALLOW],
+    )
+    sizes = [(IF_EQUAL, 0, 1, name) for name in BUFFER_SIZES]
+    passed = [each for size in sizes for each in (size, _refuse(NO_ERROR))]
+    level = [(LOAD, 0, 0, AT_SECOND_ARGUMENT), (IF_EQUAL, 1, 0, SOL_SOCKET), ALLOW]
+    body = [*level, (LOAD, 0, 0, AT_THIRD_ARGUMENT), *passed, ALLOW]
+    code += _of_call(SETSOCKOPT[machine], body)
     families = [socket.AF_UNIX] + ([socket.AF_INET, socket.AF_INET6, AF_NETLINK] if network else [])
     made = [(LOAD, 0, 0, AT_FIRST_ARGUMENT)]
     for family in families:

@@ -44,6 +44,8 @@ export interface RunnerOptions {
   socket: string | undefined;
   /** Of a child: where its scripts live. */
   folder: string;
+  /** How long the worker goes on when all are told to end, in milliseconds; default 0. */
+  graceMs?: number;
   logger: Logger;
 }
 
@@ -164,6 +166,8 @@ class Hold {
   private hello(): AsyncGenerator<string> {
     const connection = openConnection(this, "hello", newNumber());
     connection.on("error", () => undefined);
+    const graceSeconds = (this.options.graceMs ?? 0) / 1_000;
+    connection.write(`${JSON.stringify({ graceSeconds })}\n`);
     this.connection = connection;
     return linesOf(connection);
   }

@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { chownSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger } from "../../cmd/common/logger.ts";
 import { operatorsPython } from "../../internal/streaming/command.ts";
@@ -32,21 +32,43 @@ export async function testRunner(): Promise<TestRunner> {
   };
 }
 
-/** A runner that keeps scripts to the strictest, as a container has one; here they are this user all the same. */
-export async function closedRunner(): Promise<TestRunner & { about: RunnerAbout; pid: number }> {
+export interface ClosedRunner extends TestRunner {
+  about: RunnerAbout;
+  /** Of what was started; where there is no prefix, the runner itself. */
+  pid: number;
+  /** How it ended, when it has. */
+  ended: () => Promise<unknown>;
+}
+
+export interface ClosedRunnerOptions {
+  /** What starts it: as another user, or in other namespaces. */
+  prefix?: string[];
+  /** The user that it becomes. */
+  uid?: number;
+  graceMs?: number;
+}
+
+/** A runner that keeps scripts to the strictest, as a container has one; here they are this user, as a rule. */
+export async function closedRunner(options: ClosedRunnerOptions = {}): Promise<ClosedRunner> {
+  const { prefix = [], uid, graceMs = 0 } = options;
   const folder = await scratchFolder("runner");
   const socket = join(folder.path, "socket");
   const scripts = join(folder.path, "scripts");
   mkdirSync(scripts);
-  const argv = [...RUNNER_ARGUMENTS, "--listen", socket, "--folder", scripts, "--closed"];
-  const server = new ServerProcess((await operatorsPython()) ?? "python3", argv);
+  if (uid !== undefined) for (const path of [folder.path, scripts]) chownSync(path, uid, uid);
+  // Another user has no way to a python in somebody's home.
+  const python = prefix.length > 0 ? "/usr/bin/python3" : await operatorsPython();
+  const [command = "", ...argv] = [...prefix, python ?? "python3", ...RUNNER_ARGUMENTS];
+  const places = ["--listen", socket, "--folder", scripts, "--closed"];
+  const server = new ServerProcess(command, [...argv, ...places]);
   const logger = createLogger("test", "silent");
-  const runner = await Runner.open({ socket, folder: scripts, logger });
+  const runner = await Runner.open({ socket, folder: scripts, graceMs, logger });
   return {
     address: runner.address,
     about: runner.about,
     folder: scripts,
     pid: server.child.pid ?? 0,
+    ended: () => server.exited(),
     [Symbol.asyncDispose]: async () => {
       await runner[Symbol.asyncDispose]();
       // It ends with its worker.

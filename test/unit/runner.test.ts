@@ -324,6 +324,66 @@ print([libc.syscall(number, 0, 4096, 0o600) for number in (${process.arch === "x
     assert.equal(await printed(runner, tries), "1 1\n1 1\n1\nNone 1 None\n[-1, -1, -1]\n");
   });
 
+  it("counts what the kernel holds for a script: sockets, pipes, shared memory", async () => {
+    const kinds = {
+      sockets: `
+for _ in range(400):
+    a, b = socket.socketpair()
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+    a.setblocking(False); keep += [a, b]
+    try:
+        while True: a.send(data)
+    except BlockingIOError: pass`,
+      "sockets of several processes": `
+for _ in range(8):
+    if os.fork() == 0: break
+keep = [socket.socketpair() for _ in range(100)]`,
+      pipes: `
+for _ in range(1800):
+    r, w = os.pipe(); os.set_blocking(w, False)
+    try:
+        while True: os.write(w, data)
+    except BlockingIOError: pass`,
+      "a file without a name": `
+file = open("/dev/shm/mr-test-%d" % os.getpid(), "wb"); os.unlink(file.name)
+for _ in range(40): file.write(data * 64)
+file.flush()`,
+    };
+    for (const [kind, code] of Object.entries(kinds)) {
+      const imports = "import os, socket, time\nkeep, data = [], b'x' * 65536";
+      const { script, log } = start(runner, `${imports}${code}\ntime.sleep(10)`, {
+        limits: { memoryBytes: 100 * 1_048_576 },
+      });
+      const end = await script.ended;
+      assert.match(end.over ?? "", /more than 100 MB of memory/, `${kind}: ${log}`);
+    }
+  });
+
+  it("lets nothing grow that the kernel holds", async () => {
+    const tries = `
+import ctypes, fcntl, os, socket
+a, b = socket.socketpair()
+was = a.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+for name in (socket.SO_SNDBUF, socket.SO_RCVBUF, 32, 33): a.setsockopt(socket.SOL_SOCKET, name, 1 << 24)
+print(a.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == was)
+a.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+print(a.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED))
+r, w = os.pipe()
+try: fcntl.fcntl(w, 1031, 1 << 20)
+except OSError as error: print(error.errno)
+print(fcntl.fcntl(w, 1032), fcntl.fcntl(w, fcntl.F_GETFD))
+print(ctypes.CDLL(None).syscall(447, 0))
+`;
+    assert.equal(await printed(runner, tries), "True\n1\n1\n65536 1\n-1\n");
+  });
+
+  it("lets a script have many files open that hold nothing", async () => {
+    const opens =
+      "import os, time\nkeep = [os.dup(0) for _ in range(900)]\ntime.sleep(1)\nprint(1)";
+    const given = { limits: { memoryBytes: 60 * 1_048_576 } };
+    assert.equal(await printed(runner, opens, given), "1\n");
+  });
+
   it("offers scripts to the kernel when memory runs out, before itself", async () => {
     const score = "print(open('/proc/self/oom_score_adj').read().strip())";
     const own = readFileSync(`/proc/${runner.pid}/oom_score_adj`, "latin1").trim();
