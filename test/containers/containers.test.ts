@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { JobJson } from "../../cmd/mr/client.ts";
@@ -60,6 +60,34 @@ describe("the containers as they are shipped", { skip: why ?? false }, () => {
     return last;
   };
 
+  /** @param container where its processes would be. */
+  const leavesNothing = async (container: string) => {
+    const flees = `import os
+for _ in range(16):
+    if os.fork() == 0:
+        while True:
+            if os.fork(): os._exit(0)
+            os.setsid()
+`;
+    const leaves = "import sys\nsys.stdin.read()\nopen('/dev/shm/left', 'w').write('x')\n";
+    await putText(cluster.client, "dfs-scripts", "flees.py", flees);
+    await putText(cluster.client, "dfs-scripts", "leaves.py", leaves);
+    await run({ mapper: "flees.py", data: "input", r_num: 0 });
+    await run({ mapper: "leaves.py", data: "input", r_num: 0 });
+    const where = cluster.workers[0]?.container(container);
+    // Whether a process was started meanwhile that is none of the shell's: the last field is the last one's number.
+    const watches = `read a < /proc/loadavg; i=0
+while [ $i -lt 100000 ]; do i=$((i + 1)); done
+read b < /proc/loadavg; echo "\${a##* } \${b##* }"`;
+    await until("nobody but the runner", () => {
+      const said = where?.exec(["/bin/sh", "-c", watches]);
+      const [before, after] = said?.stdout.trim().split(" ") ?? [];
+      return before !== undefined && before !== "" && before === after;
+    });
+    const left = () => where?.exec(["/bin/ls", "-A", "/dev/shm"]).stdout;
+    await until("no shared memory", () => left()?.includes("left") === false);
+  };
+
   it("answer their probes", async () => {
     const [worker] = cluster.workers;
     for (const kind of ["startupProbe", "readinessProbe", "livenessProbe"] as const)
@@ -108,35 +136,74 @@ describe("the containers as they are shipped", { skip: why ?? false }, () => {
     await until("the master that was killed", () => leader.container("master").starts === 2);
   });
 
-  it("start scripts again after their runner was killed", async () => {
+  it("start scripts again after their runner was killed, or told to end", async () => {
     const runner = cluster.workers[0]?.container("runner");
     await cluster.scale(1);
-    runner?.signal("KILL");
-    const job = await run({ mapper: "cat", data: "input", r_num: 0 });
-    assert.equal((await outputOf(cluster.client, job.id)).toString(), "a line\n");
-    assert.equal(runner?.starts, 2);
+    for (const [times, signal] of ["KILL", "TERM"].entries()) {
+      runner?.signal(signal);
+      await until("the next runner", () => runner?.starts === times + 2, 10_000);
+      const job = await run({ mapper: "cat", data: "input", r_num: 0 });
+      assert.equal((await outputOf(cluster.client, job.id)).toString(), "a line\n");
+    }
   });
 
-  it("leave nothing of a script that will not end", async () => {
-    const flees = `import os
-for _ in range(16):
-    if os.fork() == 0:
-        while True:
-            if os.fork(): os._exit(0)
-            os.setsid()
-`;
-    await putText(cluster.client, "dfs-scripts", "flees.py", flees);
-    await run({ mapper: "flees.py", data: "input", r_num: 0 });
-    const runner = cluster.workers[0]?.container("runner");
-    // Whether a process was started meanwhile that is none of the shell's: the last field is the last one's number.
-    const watches = `read a < /proc/loadavg; i=0
-while [ $i -lt 100000 ]; do i=$((i + 1)); done
-read b < /proc/loadavg; echo "\${a##* } \${b##* }"`;
-    await until("nobody but the runner", () => {
-      const said = runner?.exec(["/bin/sh", "-c", watches]);
-      const [before, after] = said?.stdout.trim().split(" ") ?? [];
-      return before !== undefined && before !== "" && before === after;
+  it("answer their probes while short tasks come and go", async () => {
+    const [worker] = cluster.workers;
+    assert.ok(worker !== undefined);
+    for (let i = 0; i < 40; i += 1)
+      await putText(cluster.client, "short", `part-${i}`, `line ${i}\n`);
+    let isOver = false;
+    const job = run({ mapper: "cat", data: "short", m_num: 40, r_num: 0 }).finally(() => {
+      isOver = true;
     });
+    while (!isOver) {
+      assert.ok(worker.probe("livenessProbe"), worker.said);
+      // What blocks this process blocks the job's reader.
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    await job;
+  });
+
+  it("leave nothing of a script that will not end", () => leavesNothing("runner"));
+
+  it("execute nothing of a job in the worker", async () => {
+    const [worker] = cluster.workers;
+    const { client } = cluster;
+    const escapes = "#!/bin/sh\ntouch /layouts/ESCAPED /scratch/ESCAPED\necho /usr/bin/python3\n";
+    await putText(client, "dfs-scripts", "escapes", escapes);
+    await putText(client, "dfs-scripts", "waits.py", "import time\ntime.sleep(600)\n");
+    const names = ["python3", "python", "env", "node"];
+    const { id } = await client.json<JobJson>("/request", {
+      method: "POST",
+      headers: { prefer: "respond-async", "content-type": "application/json" },
+      body: JSON.stringify({
+        mapper: "waits.py",
+        files: names.map((name) => `escapes#${name}`),
+        data: "input",
+        r_num: 0,
+      }),
+    });
+    const layout = await until("its layout", () => {
+      const folder = worker?.volumePath("layouts") ?? "";
+      const found = readdirSync(folder, { recursive: true, encoding: "utf8" });
+      const path = found.find((each) => each.includes(id) && each.endsWith("/node"));
+      return path === undefined ? undefined : `/layouts/${path.slice(0, -"/node".length)}`;
+    });
+    for (const [i, line] of [
+      ...names.map((name) => `#!${layout}/${name}`),
+      `#!/usr/bin/env ${layout}/python3`,
+      `#!${layout}/env python3`,
+    ].entries()) {
+      const script = `named-${i}.py`;
+      await putText(client, "dfs-scripts", script, `${line}\nprint(1)\n`);
+      const request = { mapper: script, data: "input", r_num: 0, max_attempts: 1 };
+      let last: JobJson | undefined;
+      for await (const job of client.run(request, AbortSignal.timeout(DEADLINE_MS))) last = job;
+      assert.equal(last?.state, cluster.hasLandlock ? "failed" : last?.state, line);
+    }
+    await client.json(`/jobs/${id}`, { method: "DELETE" });
+    for (const volume of ["layouts", "scratch"])
+      assert.ok(!existsSync(join(worker?.volumePath(volume) ?? "", "ESCAPED")), volume);
   });
 
   it("install what a job ships, and run modules, with neither /tmp nor network", async () => {
@@ -239,6 +306,7 @@ print(connection.getpeername()[1])
       const job = await run({ mapper: "canary.py", data: "input", r_num: 0, env: env(cluster) });
       const found = resultsIn((await outputOf(cluster.client, job.id)).toString());
       const leaks = [...found].filter(([, result]) => !/^kept\t/.test(result));
+      await leavesNothing("worker");
       // That there is a worker can be seen, and nothing of what it has.
       assert.deepEqual(
         leaks.map(([way]) => way),
