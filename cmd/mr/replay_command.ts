@@ -67,6 +67,7 @@ export async function replayHere(
       store: new ProxyStore(client),
       folder,
       options: {
+        files: { oneBytes: 0, allBytes: 0 },
         sortBytes: 64 * MB,
         lineBytesMax: 256 * MB,
         limits: { map: LIMITS, reduce: LIMITS },

@@ -94,6 +94,7 @@ export class WorkerProcess implements ServerProcess {
       runner: {
         scratch: this.scratch,
         layouts: this.layouts,
+        files: { oneBytes: config.MR_FILE_MB * MB, allBytes: config.MR_FILES_MB * MB },
         sortBytes: config.MR_SORT_MB * MB,
         lineBytesMax: config.MR_LINE_MB * MB,
         limits: {

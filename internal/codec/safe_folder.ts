@@ -7,7 +7,12 @@ export interface UnpackLimits {
   bytes: number;
   /** Of files, folders and links, those included that only a path names. */
   entries: number;
+  /** What is said of an archive that goes beyond; default: the limit that it is. */
+  exceeded?: string;
 }
+
+/** What has come of an archive. */
+export type Unpacked = Pick<UnpackLimits, "bytes" | "entries">;
 
 /**
  * A folder that is filled from an archive nobody vouches for. Nothing is read or written
@@ -20,7 +25,11 @@ export class SafeFolder {
   private readonly limits: UnpackLimits;
   private bytes = 0;
   private entries = 0;
+  /** Of the paths and targets that are kept, in characters. */
+  private names = 0;
   private readonly folders = new Set<string>();
+  /** Taken so far along links. */
+  private steps = 0;
   /** Path to target. */
   private readonly links = new Map<string, string>();
 
@@ -73,7 +82,10 @@ export class SafeFolder {
   async addSymbolicLink(entry: string, target: string): Promise<void> {
     if (target === "" || isForeign(target) || isAbsolute(target))
       this.refuse(entry, `is a link to ${shown(target)}, which is outside`);
-    this.links.set(await this.place(entry), target);
+    if (target.length > PATH_CHARS_MAX) this.refuse(entry, FAULTS_OF_NAMES.ENAMETOOLONG ?? "");
+    const path = await this.place(entry);
+    this.countName(path + target);
+    this.links.set(path, target);
   }
 
   async addHardLink(entry: string, target: string): Promise<void> {
@@ -90,13 +102,14 @@ export class SafeFolder {
   }
 
   /** Makes the symbolic links; nothing can be added afterwards. */
-  async finish(): Promise<void> {
+  async finish(): Promise<Unpacked> {
     for (const [path, target] of this.links) {
       if (!(await this.staysInside(path, target)))
         this.refuse(path, `is a link to ${shown(target)}, which is outside`);
     }
     for (const [path, target] of this.links)
       await this.guarded(path, () => symlink(target, join(this.root, path)));
+    return { bytes: this.bytes, entries: this.entries };
   }
 
   /** Makes room for an entry. @returns its path below the root. */
@@ -116,6 +129,7 @@ export class SafeFolder {
     const why = isAbsolute(name) || isForeign(name) ? "is no relative path" : undefined;
     const segments = name.split("/").filter((segment) => segment !== "" && segment !== ".");
     const problem = why ?? (segments.includes("..") ? 'has ".." in its path' : undefined);
+    if (name.length > PATH_CHARS_MAX) this.refuse(blamed, FAULTS_OF_NAMES.ENAMETOOLONG ?? "");
     if (problem !== undefined)
       this.refuse(blamed, name === blamed ? problem : `is a link to ${shown(name)}: it ${problem}`);
     return segments.join("/");
@@ -134,6 +148,7 @@ export class SafeFolder {
 
   private async makeFolder(path: string): Promise<void> {
     this.countEntry();
+    this.countName(path);
     await mkdir(join(this.root, path), { mode: 0o755 });
     this.folders.add(path);
   }
@@ -163,8 +178,15 @@ export class SafeFolder {
     if (this.bytes > this.limits.bytes) this.exceed(`${this.limits.bytes} bytes`);
   }
 
+  /** Of files it is on disk, of folders and links in memory. */
+  private countName(name: string): void {
+    this.names += name.length;
+    if (this.names > NAMES_CHARS_MAX) this.exceed(`${NAMES_CHARS_MAX} characters of names`);
+  }
+
   private exceed(limit: string): never {
-    throw new MrError("user", `${this.archive} unpacks to more than ${limit} (the limit)`);
+    const { exceeded = `${this.archive} unpacks to more than ${limit} (the limit)` } = this.limits;
+    throw new MrError("user", exceeded);
   }
 
   /**
@@ -175,7 +197,9 @@ export class SafeFolder {
     const place = path.split("/").slice(0, -1);
     const ahead = target.split("/");
     for (let steps = 0; ahead.length > 0; steps += 1) {
-      if (steps > STEPS_MAX) return false;
+      // A step takes the longer, the deeper it is.
+      this.steps += place.length + 1;
+      if (steps > STEPS_MAX || this.steps > ALL_STEPS_MAX) return false;
       const segment = ahead.shift() ?? "";
       if (segment === "" || segment === ".") continue;
       if (segment === "..") {
@@ -206,7 +230,12 @@ export class SafeFolder {
 }
 
 /** Far more than any honest link takes; links that lead in circles end here. */
-const STEPS_MAX = 10_000;
+const STEPS_MAX = 1_000;
+/** The same for all links of an archive together. */
+const ALL_STEPS_MAX = 10_000_000;
+/** No system has longer ones. */
+const PATH_CHARS_MAX = 4_096;
+const NAMES_CHARS_MAX = 64 * 1024 * 1024;
 
 const FAULTS_OF_NAMES: Record<string, string> = {
   ENAMETOOLONG: "has too long a path",

@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import { MrError, messageOf } from "../model/errors.ts";
 import type { ArchiveEntry } from "./archive_entry.ts";
 import { gunzip } from "./decompress.ts";
-import { SafeFolder, type UnpackLimits } from "./safe_folder.ts";
+import { SafeFolder, type Unpacked, type UnpackLimits } from "./safe_folder.ts";
 import { tarEntries } from "./tar_reader.ts";
 import { zipEntries } from "./zip_reader.ts";
 
@@ -28,12 +28,17 @@ export async function unpackArchive(
   name: string,
   into: string,
   limits: UnpackLimits,
-): Promise<void> {
+  signal?: AbortSignal,
+): Promise<Unpacked> {
   const folder = new SafeFolder(into, name, limits);
   try {
-    for await (const entry of entriesOf(archive, name, limits)) await add(folder, entry);
-    await folder.finish();
+    for await (const entry of entriesOf(archive, name, limits)) {
+      signal?.throwIfAborted();
+      await add(folder, entry);
+    }
+    return await folder.finish();
   } catch (cause) {
+    signal?.throwIfAborted();
     if (cause instanceof MrError || isOfTheSystem(cause)) throw cause;
     throw new MrError("user", `${name} cannot be unpacked: ${messageOf(cause)}`, { cause });
   }
@@ -81,10 +86,13 @@ async function* bounded(
   let left = limits.bytes + limits.entries * ENTRY_BYTES + ENDING_BYTES;
   for await (const chunk of bytes) {
     left -= chunk.length;
-    if (left < 0)
-      throw new MrError("user", `${name} unpacks to more than ${limits.bytes} bytes (the limit)`);
+    if (left < 0) throw new MrError("user", limits.exceeded ?? tooMany(name, limits));
     yield chunk;
   }
+}
+
+function tooMany(name: string, { bytes }: UnpackLimits): string {
+  return `${name} unpacks to more than ${bytes} bytes (the limit)`;
 }
 
 /** Of the disk, not of the archive. */

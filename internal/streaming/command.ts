@@ -76,7 +76,8 @@ function namedIn(script: string, line: string): Interpreter {
   return { program: named, options: [line.slice(named.length).trim()] };
 }
 
-const FIRST_LINE_BYTES = 256;
+/** Of a script, what is looked at to find out what runs it. */
+export const FIRST_LINE_BYTES = 256;
 
 function firstLine(bytes: Uint8Array): string {
   const beginning = Buffer.from(bytes.subarray(0, FIRST_LINE_BYTES)).toString();

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { MrError } from "../model/errors.ts";
 import { newNumber, type RunnerAddress, RunnerRequest } from "./runner_connection.ts";
-import { type ScriptPlace, ScriptProcess, UNLIMITED } from "./script_process.ts";
+import { type ScriptLimits, type ScriptPlace, ScriptProcess } from "./script_process.ts";
 import { StderrLog } from "./stderr.ts";
 
 export interface VirtualEnvOptions {
@@ -19,6 +19,8 @@ export interface VirtualEnvOptions {
    * When they are killed, what they had in its TMPDIR stays there.
    */
   env: Record<string, string>;
+  /** Of each of its processes with all it starts: packages bring programs of their own, which build them. */
+  limits: ScriptLimits;
   /** Ends it, and all it started. */
   signal: AbortSignal;
   /** For all of it, in milliseconds. */
@@ -38,7 +40,7 @@ export interface VirtualEnv extends Disposable {
  * runner. When it cannot be made, nothing of it is left, and the next who asks tries again.
  * @throws MrError `user` with the last that was printed when the requirements cannot be
  * installed (an index that cannot be reached is not told from one that has no such package),
- * when the time is up, or when python cannot make environments; `aborted` by the signal.
+ * when it goes over a limit, when the time is up, or when python cannot make environments; `aborted` by the signal.
  */
 export async function virtualEnv(options: VirtualEnvOptions): Promise<VirtualEnv> {
   const { runner, key, signal } = options;
@@ -82,8 +84,9 @@ async function makeEnvironment(
   signal: AbortSignal,
 ): Promise<void> {
   const argv = [options.python, ISOLATED, "-m", "venv", into];
-  const { ok, said } = await run(options, into, argv, signal);
+  const { ok, said, over } = await run(options, into, argv, signal);
   if (ok) return;
+  if (over !== undefined) throw overLimit("made", over, said);
   const why = NO_VENV.test(said)
     ? "this worker's python3 has no venv module (on Debian: python3-venv)"
     : `python3 -m venv failed:\n${said}`;
@@ -100,12 +103,15 @@ async function install(
   const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input"];
   const python = join(into, "bin", "python");
   const argv = [python, ISOLATED, ...pip, "-r", options.requirements];
-  const { ok, said } = await run(options, into, argv, signal);
+  const { ok, said, over } = await run(options, into, argv, signal);
+  if (over !== undefined) throw overLimit("filled", over, said);
   if (!ok) throw new MrError("user", `the requirements cannot be installed:\n${said}`);
 }
 
 interface Run {
   ok: boolean;
+  /** The limit that it was ended for. */
+  over: string | undefined;
   /** The last it printed. */
   said: string;
 }
@@ -126,20 +132,24 @@ async function run(
     env: options.env,
     signal,
     silenceMs: 0,
-    limits: UNLIMITED,
+    limits: options.limits,
     log: new StderrLog(),
     onOutput: async (chunk) => lines.push(chunk),
   });
   child.endInput();
-  const { code } = await child.ended;
+  const { code, over } = await child.ended;
   lines.end();
   abortIf(signal);
-  return { ok: code === 0, said: lines.said };
+  return { ok: code === 0, over, said: lines.said };
 }
 
 function abortIf(signal: AbortSignal): void {
   if (signal.aborted)
     throw new MrError("aborted", "the virtual environment was given up", { cause: signal.reason });
+}
+
+function overLimit(what: string, over: string, said: string): MrError {
+  return new MrError("user", `the virtual environment cannot be ${what}: ${over}\n${said}`);
 }
 
 function timeoutError(timeoutMs: number): MrError {

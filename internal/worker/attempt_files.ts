@@ -1,14 +1,16 @@
-import { createHash, randomUUID } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { isArchive, unpackArchive } from "../codec/unpack.ts";
 import { MrError } from "../model/errors.ts";
 import type { AttemptId } from "../model/ids.ts";
 import { CONTAINER } from "../model/names.ts";
-import { type ObjectStore, readAll } from "../model/object_store.ts";
+import type { ObjectStore } from "../model/object_store.ts";
+import { type ModuleRole, moduleRoles } from "../streaming/module_exports.ts";
 import { newNumber, type RunnerAddress, RunnerRequest } from "../streaming/runner_connection.ts";
 import type { ScriptLayout } from "../streaming/script_process.ts";
+import { type FileLimits, megabytes, ScriptCache } from "./script_cache.ts";
 
 /**
  * A worker's local disk:
@@ -30,22 +32,25 @@ import type { ScriptLayout } from "../streaming/script_process.ts";
 export class Scratch {
   private readonly root: string;
   private readonly layouts: string;
-  private readonly store: ObjectStore;
   private readonly runner: RunnerAddress;
-  /** Of what was fetched: the cache lies where a script could reach it. */
-  private readonly digests = new Map<string, string>();
+  private readonly limits: FileLimits;
+  private readonly roles = new Map<string, Set<ModuleRole>>();
+  /** Scripts and files. */
+  readonly cache: ScriptCache;
 
   /** @param layouts where the runner can read them. */
   constructor(
     root: string,
     store: ObjectStore,
     runner: RunnerAddress,
+    limits: FileLimits,
     layouts = join(root, "layouts"),
   ) {
     this.root = root;
     this.layouts = layouts;
-    this.store = store;
     this.runner = runner;
+    this.limits = limits;
+    this.cache = new ScriptCache(join(root, "own", "cache"), store, limits);
   }
 
   openAttempt(attempt: AttemptId): AttemptFolder {
@@ -88,63 +93,97 @@ export class Scratch {
     await request.next("removed");
   }
 
-  /**
-   * Puts a blob of dfs-scripts into the layout under the name `link`, executable,
-   * in the version that the job was accepted with; an archive as a folder of that name.
-   * @throws MrError `changed` or `not_found` when that version is no more.
-   */
-  async place(
+  /** What a module's text exports; asked of each version once. */
+  async rolesOf(
     name: string,
     etag: string | undefined,
-    link: string,
-    folder: AttemptFolder,
     signal: AbortSignal,
-  ): Promise<void> {
-    const bytes = await this.read(name, etag, signal);
-    const path = join(folder.layout, link);
-    // A copy: the script may write to its own file.
-    if (!isArchive(name)) return writeFileSync(path, bytes, { mode: 0o755 });
-    const packed = join(folder.spill, `archive-${randomUUID()}`);
-    await mkdir(folder.spill, { recursive: true });
-    await writeFile(packed, bytes, { mode: 0o600 });
-    await mkdir(path);
-    await unpackArchive(packed, name, path, UNPACK_LIMITS);
-    await rm(packed);
+  ): Promise<Set<ModuleRole>> {
+    const digest = await this.cache.digest(name, etag, signal);
+    const key = `${name} ${digest}`;
+    let roles = this.roles.get(key);
+    if (roles === undefined) {
+      const { bytes, size } = await this.cache.beginning(name, etag, MODULE_BYTES_MAX, signal);
+      roles = await moduleRoles(name, size > bytes.length ? "" : bytes.toString());
+      if (this.roles.size >= ROLES_KEPT_MAX) this.roles.clear();
+      this.roles.set(key, roles);
+    }
+    return roles;
   }
 
-  /** A blob of dfs-scripts in one version, from the cache where it is whole. */
-  async read(name: string, etag: string | undefined, signal: AbortSignal): Promise<Uint8Array> {
-    if (etag === undefined)
-      throw new MrError("internal", `no version of ${name} came with the task`);
-    const id = digestOf(`${name} ${etag}`);
-    const path = join(this.root, "own", "cache", id);
-    if (this.digests.has(id)) {
-      const cached = readIfThere(path);
-      if (cached !== undefined && digestOf(cached) === this.digests.get(id)) return cached;
-    }
-    const bytes = await this.download(name, etag, signal);
-    this.digests.set(id, digestOf(bytes));
-    const fresh = join(this.root, "own", "cache", `.${randomUUID()}`);
-    await mkdir(join(this.root, "own", "cache"), { recursive: true });
-    await writeFile(fresh, bytes, { mode: 0o600 });
-    await rename(fresh, path);
-    return bytes;
-  }
-
-  private async download(name: string, etag: string, signal: AbortSignal): Promise<Uint8Array> {
-    try {
-      return await readAll(this.store.read(CONTAINER.scripts, name, { etag, signal }));
-    } catch (error) {
-      const gone = MrError.is(error, "changed") || MrError.is(error, "not_found");
-      if (!gone) throw error;
-      const message = `${CONTAINER.scripts}/${name} was changed or deleted while the job ran`;
-      throw new MrError("changed", message, { cause: error });
-    }
+  /** What a job ships, into the layout of one of its scripts. */
+  shipment(folder: AttemptFolder, signal: AbortSignal): Shipment {
+    return new Shipment(folder, this.cache, this.limits, signal);
   }
 }
 
-/** Of one archive: more is a mistake, or an attack. */
-const UNPACK_LIMITS = { bytes: 4 * 1024 ** 3, entries: 200_000 };
+/** What is larger is an ordinary script, whatever it exports. */
+const MODULE_BYTES_MAX = 4 * 1024 * 1024;
+const ROLES_KEPT_MAX = 100;
+
+/** Of all archives of a job: more is a mistake, or an attack. */
+const ENTRIES_MAX = 200_000;
+/** Where the operator sets no limit. */
+const UNPACKED_BYTES_MAX = 4 * 1024 ** 3;
+
+/** Blobs of dfs-scripts on their way into a layout, and what they come to. */
+export class Shipment {
+  private readonly folder: AttemptFolder;
+  private readonly cache: ScriptCache;
+  private readonly limits: FileLimits;
+  private readonly signal: AbortSignal;
+  private bytes = 0;
+  private entries = 0;
+
+  constructor(folder: AttemptFolder, cache: ScriptCache, limits: FileLimits, signal: AbortSignal) {
+    this.folder = folder;
+    this.cache = cache;
+    this.limits = limits;
+    this.signal = signal;
+  }
+
+  /**
+   * Puts a blob into the layout under the name `link`, executable, in the version that the job was accepted
+   * with; an archive as a folder of that name.
+   * @throws MrError `changed` when that version is no more, `user` beyond a limit.
+   */
+  async add(name: string, etag: string | undefined, link: string): Promise<void> {
+    const path = join(this.folder.layout, link);
+    if (isArchive(name)) return this.unpack(name, etag, path);
+    // A copy: the script may write to its own file.
+    this.bytes += await this.cache.copy(name, etag, path, 0o755, this.signal);
+    const { allBytes } = this.limits;
+    if (allBytes > 0 && this.bytes > allBytes)
+      throw new MrError("user", `with ${CONTAINER.scripts}/${name} ${tooMuch(allBytes)}`);
+  }
+
+  private async unpack(name: string, etag: string | undefined, into: string): Promise<void> {
+    const { folder, limits, signal } = this;
+    const packed = join(folder.spill, `archive-${randomUUID()}`);
+    await mkdir(folder.spill, { recursive: true });
+    await this.cache.copy(name, etag, packed, 0o600, signal);
+    await mkdir(into);
+    const left = {
+      bytes: (limits.allBytes || UNPACKED_BYTES_MAX) - this.bytes,
+      entries: ENTRIES_MAX - this.entries,
+    };
+    const exceeded = `${name}, unpacked: ${tooMuch(limits.allBytes || UNPACKED_BYTES_MAX)}`;
+    const { bytes, entries } = await unpackArchive(
+      packed,
+      name,
+      into,
+      { ...left, exceeded },
+      signal,
+    );
+    this.bytes += bytes;
+    this.entries += entries;
+    await rm(packed);
+  }
+}
+
+function tooMuch(bytes: number): string {
+  return `the files of the job take more than ${megabytes(bytes)} in all (MR_FILES_MB), or ${ENTRIES_MAX} entries`;
+}
 
 const TEMP = "tmp";
 const COMBINER_TEMP = "tmp-combine";
@@ -163,16 +202,3 @@ export interface AttemptFolder {
 }
 
 const REMOVE = { recursive: true, force: true, maxRetries: 3 };
-
-function readIfThere(path: string): Buffer | undefined {
-  try {
-    return readFileSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-/** SHA-256, in hexadecimal. */
-export function digestOf(bytes: string | Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
-}

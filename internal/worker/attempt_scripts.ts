@@ -6,6 +6,7 @@ import { baseName, fileOf, isBlob } from "../model/request_fields.ts";
 import type { Assignment, InputRange } from "../model/task.ts";
 import {
   type Command,
+  FIRST_LINE_BYTES,
   operatorsPython,
   programCommand,
   resolveCommand,
@@ -13,7 +14,7 @@ import {
 } from "../streaming/command.ts";
 import { scriptEnvironment } from "../streaming/environment.ts";
 import { MODULE_READS, moduleCommand } from "../streaming/module_command.ts";
-import { type ModuleRole, moduleRoles } from "../streaming/module_exports.ts";
+import type { ModuleRole } from "../streaming/module_exports.ts";
 import type { RunnerAddress } from "../streaming/runner_connection.ts";
 import type { Script } from "../streaming/script.ts";
 import {
@@ -24,7 +25,7 @@ import {
 } from "../streaming/script_process.ts";
 import type { StderrLog } from "../streaming/stderr.ts";
 import { type VirtualEnv, virtualEnv } from "../streaming/virtual_env.ts";
-import { type AttemptFolder, digestOf, type Scratch } from "./attempt_files.ts";
+import type { AttemptFolder, Scratch } from "./attempt_files.ts";
 
 /** What a script is run as: a combiner runs beside the mapper, for other bytes. */
 export type ScriptRole = "map" | "combine" | "reduce";
@@ -84,8 +85,9 @@ export class AttemptScripts implements Disposable {
     const { command, files, scripts } = this.assignment.job;
     const names = [programOf(command), ...files.map((file) => fileOf(file).name)];
     for (const name of names.filter((candidate) => Object.hasOwn(scripts, candidate))) {
-      const bytes = await this.scratch.read(name, scripts[name], signal);
-      if (Buffer.from(bytes.subarray(0, SCANNED_BYTES)).includes("map_input_")) return true;
+      const { cache } = this.scratch;
+      const { bytes } = await cache.beginning(name, scripts[name], SCANNED_BYTES, signal);
+      if (bytes.includes("map_input_")) return true;
     }
     return false;
   }
@@ -94,7 +96,7 @@ export class AttemptScripts implements Disposable {
     const { folder, assignment } = this;
     const { role, signal } = options;
     // A built-in mapper has started nothing before its combiner.
-    if (role !== "combine" || !this.laidOut) await this.layOut(signal, options.log);
+    if (role !== "combine" || !this.laidOut) await this.layOut(options);
     const command = role === "combine" ? assignment.job.combiner : assignment.job.command;
     const temp = role === "combine" ? folder.combinerTemp : folder.temp;
     const env = this.environment(options.range, temp);
@@ -150,8 +152,7 @@ export class AttemptScripts implements Disposable {
     const name = programOf(command);
     const { scripts } = this.assignment.job;
     if (!Object.hasOwn(scripts, name) || !MODULE.test(name)) return undefined;
-    const text = Buffer.from(await this.scratch.read(name, scripts[name], signal)).toString();
-    const roles = moduleRoles(name, text);
+    const roles = await this.scratch.rolesOf(name, scripts[name], signal);
     if (roles.has(role)) return role;
     // What can reduce can combine.
     return role === "combine" && roles.has("reduce") ? "reduce" : undefined;
@@ -174,15 +175,16 @@ export class AttemptScripts implements Disposable {
   }
 
   /** A fresh working directory: what an earlier run left behind is not there for the next. */
-  private async layOut(signal: AbortSignal, log: StderrLog): Promise<void> {
+  private async layOut(options: StartOptions): Promise<void> {
     const { folder, scratch } = this;
+    const { signal } = options;
     const { files, scripts, combiner } = this.assignment.job;
     this.layout = scratch.renewLayout(folder, combiner !== "");
     this.laidOut = true;
-    for (const { name, link } of this.shipped())
-      await scratch.place(name, scripts[name], link, folder, signal);
+    const shipment = scratch.shipment(folder, signal);
+    for (const { name, link } of this.shipped()) await shipment.add(name, scripts[name], link);
     if (files.some((file) => fileOf(file).link === REQUIREMENTS))
-      this.virtualEnv ??= await this.virtualEnvOf(signal, log);
+      this.virtualEnv ??= await this.virtualEnvOf(options);
   }
 
   /** Blobs that lie in the working directory, and how they are called there. */
@@ -195,14 +197,14 @@ export class AttemptScripts implements Disposable {
   }
 
   /** The environment that the shipped requirements.txt asks for; made once per worker and content. */
-  private async virtualEnvOf(signal: AbortSignal, log: StderrLog): Promise<VirtualEnv> {
+  private async virtualEnvOf({ signal, log, limits }: StartOptions): Promise<VirtualEnv> {
     const { scripts } = this.assignment.job;
     const { work, temp } = this.folder;
     const python = (await operatorsPython()) ?? "python3";
     const key = createHash("sha256").update(python);
     // What is shipped beside it may be installed by it, programs too; an archive is known by its name.
     for (const { name, link } of this.shipped()) {
-      const content = digestOf(await this.scratch.read(name, scripts[name], signal));
+      const content = await this.scratch.cache.digest(name, scripts[name], signal);
       key.update(`\n${JSON.stringify([link, name, content])}`);
     }
     const env = {
@@ -219,6 +221,7 @@ export class AttemptScripts implements Disposable {
       requirements: join(work, REQUIREMENTS),
       python,
       env,
+      limits,
       signal,
       timeoutMs: VIRTUAL_ENV_MS,
       onOutput: (line) => log.note(line),
@@ -243,7 +246,8 @@ export class AttemptScripts implements Disposable {
     const [program = "", ...args] = splitCommand(command);
     const { scripts } = this.assignment.job;
     if (!isBlob(program) || !Object.hasOwn(scripts, program)) return programCommand(program, args);
-    const bytes = await this.scratch.read(program, scripts[program], signal);
+    const { cache } = this.scratch;
+    const { bytes } = await cache.beginning(program, scripts[program], FIRST_LINE_BYTES, signal);
     const path = join(this.folder.work, baseName(program));
     return resolveCommand(path, bytes, args, this.pythonHere());
   }

@@ -91,7 +91,7 @@ async function contextIn(replay: ReplayOptions): Promise<TaskContext> {
   const { assignment, store, signal, folder, say } = replay;
   const log = new StderrLog(undefined, say);
   const options = { ...replay.options, scratch: join(folder, ".own"), layouts: undefined };
-  const scratch = new Scratch(options.scratch, store, options.code.runner);
+  const scratch = new Scratch(options.scratch, store, options.code.runner, options.files);
   const input = new SplitInput(store, assignment);
   input.follow(signal);
   return openContext({

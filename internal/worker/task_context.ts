@@ -23,12 +23,15 @@ import type { StderrLog } from "../streaming/stderr.ts";
 import type { AttemptFolder, Scratch } from "./attempt_files.ts";
 import { AttemptScripts, type CodeSettings, type ScriptRole } from "./attempt_scripts.ts";
 import type { EarlyReduces } from "./early_reduces.ts";
+import type { FileLimits } from "./script_cache.ts";
 import type { SplitInput } from "./split_input.ts";
 
 export interface TaskRunnerOptions {
   scratch: string;
   /** Where the runner can read it; undefined: in the scratch folder. */
   layouts: string | undefined;
+  /** Of what a job ships. */
+  files: FileLimits;
   sortBytes: number;
   /** A longer line of a script is refused, in bytes. */
   lineBytesMax: number;

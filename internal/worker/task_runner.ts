@@ -35,7 +35,8 @@ export class TaskRunner {
   constructor(store: ObjectStore, options: TaskRunnerOptions) {
     this.store = store;
     this.options = options;
-    this.scratch = new Scratch(options.scratch, store, options.code.runner, options.layouts);
+    const { scratch, code, files, layouts } = options;
+    this.scratch = new Scratch(scratch, store, code.runner, files, layouts);
     this.early = new EarlyReduces(store, this.scratch);
   }
 

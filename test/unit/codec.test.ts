@@ -15,6 +15,7 @@ import { describe, it } from "node:test";
 import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { compressInto } from "../../internal/codec/compress.ts";
 import { decompress } from "../../internal/codec/decompress.ts";
+import { SafeFolder } from "../../internal/codec/safe_folder.ts";
 import { isArchive, unpackArchive } from "../../internal/codec/unpack.ts";
 import { type Compression, extensionOf } from "../../internal/model/contract.ts";
 import { MrError } from "../../internal/model/errors.ts";
@@ -593,6 +594,10 @@ describe("archives", () => {
       ],
       /which is outside/,
     ],
+    "a link without an end": [
+      [{ name: "a", type: "2", link: "x/".repeat(3_000) }],
+      /"a" has too long a path/,
+    ],
     "a hard link out": [
       [{ name: "a", type: "1", link: "/etc/passwd" }],
       /link to "\/etc\/passwd": it is no relative path/,
@@ -627,6 +632,16 @@ describe("archives", () => {
       /"a\/b" lies in "a", which is no folder/,
     ],
   };
+
+  it("are refused when their links take too long to follow", async () => {
+    await using shop = await workshop();
+    const limits = { bytes: 1, entries: 20_000 };
+    const folder = new SafeFolder(shop.into, "an archive", limits);
+    await folder.addSymbolicLink("l0", ".");
+    for (let i = 1; i < 10; i += 1) await folder.addSymbolicLink(`l${i}`, `l${i - 1}/l${i - 1}`);
+    for (let i = 0; i < 12_000; i += 1) await folder.addSymbolicLink(`m${i}`, "l8");
+    await assert.rejects(folder.finish(), /is a link to/);
+  });
 
   it("are refused when a tar is hostile, and nothing lies outside", async () => {
     await using shop = await workshop();

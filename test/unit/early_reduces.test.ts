@@ -40,6 +40,7 @@ const JOB: TaskJob = {
   badOutput: "",
   network: false,
 };
+const NO_LIMITS = { oneBytes: 0, allBytes: 0 };
 /** Nothing is started here. */
 const NO_RUNNER = { socket: "/nowhere", secret: "", folder: "/nowhere" };
 
@@ -73,7 +74,7 @@ describe("reduce tasks that begin early", () => {
   it("read the same as those that do not, whatever came when", async () => {
     await using folder = await scratchFolder("early");
     const store = new LocalStore(join(folder.path, "store"));
-    const scratch = new Scratch(join(folder.path, "scratch"), store, NO_RUNNER);
+    const scratch = new Scratch(join(folder.path, "scratch"), store, NO_RUNNER, NO_LIMITS);
     const sources: Source[] = [];
     for (let map = 0; map < MAPS; map += 1)
       sources.push(await writeOutput(store, map, "attempt-1"));
@@ -128,7 +129,7 @@ describe("reduce tasks that begin early", () => {
   it("leave nothing behind when they are forgotten, or their input is gone", async () => {
     await using folder = await scratchFolder("early");
     const store = new LocalStore(join(folder.path, "store"));
-    const scratch = new Scratch(join(folder.path, "scratch"), store, NO_RUNNER);
+    const scratch = new Scratch(join(folder.path, "scratch"), store, NO_RUNNER, NO_LIMITS);
     const sources: Source[] = [];
     for (let map = 0; map < 20; map += 1) sources.push(await writeOutput(store, map, "attempt-1"));
     await store.delete(INTERMEDIATE, (sources[4] as Source).object);

@@ -99,9 +99,10 @@ async function outputOf(...args: Parameters<typeof run>): Promise<string> {
 }
 
 describe("a module's functions", () => {
-  const roles = (text: string, path = "a.ts") => [...moduleRoles(path, text)].sort().join();
+  const roles = async (text: string, path = "a.ts") =>
+    [...(await moduleRoles(path, text))].sort().join();
 
-  it("are found by their exports, without running it", () => {
+  it("are found by their exports, without running it", async () => {
     const all = "combine,map,reduce";
     const cases: [text: string, roles: string][] = [
       ["export function map(line: string, emit: Emit): void {}", "map"],
@@ -121,10 +122,10 @@ describe("a module's functions", () => {
       ["#!/usr/bin/env python3\nfor line in it's: print('export function map() {}')", ""],
       ["", ""],
     ];
-    for (const [text, expected] of cases) assert.equal(roles(text), expected, text);
+    for (const [text, expected] of cases) assert.equal(await roles(text), expected, text);
   });
 
-  it("are looked for in files of JavaScript and TypeScript only", () => {
+  it("are looked for in files of JavaScript and TypeScript only", async () => {
     for (const [path, expected] of Object.entries({
       "x/a.js": "map",
       "a.mjs": "map",
@@ -133,9 +134,30 @@ describe("a module's functions", () => {
       "a.cjs": "",
       ts: "",
     }))
-      assert.equal(roles("export const map = 1;", path), expected, path);
+      assert.equal(await roles("export const map = 1;", path), expected, path);
+  });
+
+  it("are found in a long text, or given up in time, and keep nobody else waiting", async () => {
+    const long = `export const map = 1;\n${"// more\n".repeat(50_000)}`;
+    assert.equal(await roles(long), "map");
+    // The lexer would take minutes for it.
+    const endless = "export const x = <".repeat(200_000);
+    const [empty, { max }] = await Promise.all([roles(endless), blocked()]);
+    assert.equal(empty, "");
+    assert.ok(max < 5_000, `this thread stood still for ${max} ms`);
   });
 });
+
+/** The longest that this thread did nothing else, in the next second and a half. */
+async function blocked(): Promise<{ max: number }> {
+  let [max, last] = [0, performance.now()];
+  for (const end = last + 1_500; last < end; ) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    max = Math.max(max, performance.now() - last);
+    last = performance.now();
+  }
+  return { max };
+}
 
 describe("a mapper in a module", () => {
   it("is given each line and emits lines and pairs", async () => {
@@ -292,7 +314,7 @@ describe("a mapper in a module", () => {
     assert.equal(typeof wordCount.map, "function");
     const path = join(import.meta.dirname, "../../examples/js_modules/word_count.ts");
     const code = readFileSync(path, "utf8");
-    assert.deepEqual([...moduleRoles(path, code)].sort(), ["combine", "map", "reduce"]);
+    assert.deepEqual([...(await moduleRoles(path, code))].sort(), ["combine", "map", "reduce"]);
     const mapped = await outputOf("map", code, "It's a Café, a CAFÉ\n\n42 日本\n");
     const sorted = mapped.trimEnd().split("\n").sort();
     assert.equal(

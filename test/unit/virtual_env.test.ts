@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { MrError } from "../../internal/model/errors.ts";
 import { newNumber, RunnerRequest } from "../../internal/streaming/runner_connection.ts";
+import { UNLIMITED } from "../../internal/streaming/script_process.ts";
 import { type VirtualEnvOptions, virtualEnv } from "../../internal/streaming/virtual_env.ts";
 import { scratchFolder, until } from "../support/processes.ts";
 import { placeOf, type TestRunner, testRunner } from "../support/runner.ts";
@@ -79,6 +80,7 @@ async function project(files: Record<string, string>) {
       TMPDIR: folder.path,
       LANG: "C.UTF-8",
     },
+    limits: UNLIMITED,
     signal: never,
     timeoutMs: 120_000,
     onOutput: (line) => lines.push(line),
@@ -140,6 +142,28 @@ describe("a virtual environment", () => {
       lines.some((line) => /^Successfully installed greeting-1.0/.test(line)),
       lines.join("\n"),
     );
+  });
+
+  it("is built within the job's limits, with all that its packages start", async () => {
+    const project0 = "[build-system]\nrequires = []\nbuild-backend = 'b'\nbackend-path = ['.']\n";
+    const waits = "\nimport time; time.sleep(20)\ndef build_wheel(*a, **k): pass\n";
+    const backends = {
+      "more than 30 processes":
+        "import os\nfor _ in range(60): os.fork() or __import__('time').sleep(20)",
+      "more than 150 MB of memory":
+        "held = bytearray(300 << 20)\nfor i in range(0, len(held), 4096): held[i] = 1",
+    };
+    for (const [why, code] of Object.entries(backends)) {
+      await using made = await project({
+        "requirements.txt": "./\n",
+        "pyproject.toml": `${project0}[project]\nname = 'x'\nversion = '1'\n`,
+        "b.py": code + waits,
+      });
+      const limits = { ...UNLIMITED, processes: 30, memoryBytes: 150 * 1_048_576 };
+      const building = virtualEnv({ ...made.options, limits });
+      await assert.rejects(building, isUserError(new RegExp(`cannot be filled: it \\w+ ${why}`)));
+      await made.untilGone();
+    }
   });
 
   it("is refused, and nothing of it left, when a requirement cannot be had", async () => {
