@@ -93,7 +93,8 @@ const workerSchema = z.object({
   /** Reduce tasks that a slot takes at a time: they wait for their pipes more than they work. */
   MR_REDUCES_PER_SLOT: z.coerce.number().int().min(1).max(100).default(3),
   MR_SORT_MB: z.coerce.number().int().min(1).max(2_047).default(96),
-  MR_LINE_MB: z.coerce.number().int().min(1).max(1_024).default(256),
+  /** Default: as it fits the worker's memory, 256 at most. */
+  MR_LINE_MB: z.coerce.number().int().min(1).max(1_024).optional(),
   MR_SCRATCH_DIR: text.default(join(tmpdir(), "mr-worker")),
   /** Where it shows probes that it lives; undefined: nowhere. */
   MR_HEALTH_DIR: text.optional(),

@@ -70,6 +70,7 @@ export async function replayHere(
         files: { oneBytes: 0, allBytes: 0 },
         sortBytes: 64 * MB,
         lineBytesMax: 256 * MB,
+        mergeBytes: Number.POSITIVE_INFINITY,
         limits: { map: LIMITS, reduce: LIMITS },
         code: { runner: runner.address, pipIndexUrl: undefined },
       },

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, rm } from "node:fs/promises";
-import { hostname } from "node:os";
+import { hostname, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Logger } from "../../internal/model/logger.ts";
 import type { ObjectStore } from "../../internal/model/object_store.ts";
@@ -16,6 +16,7 @@ import { createLogger } from "../common/logger.ts";
 import { openCertificates } from "../common/pem_files.ts";
 import type { ServerProcess } from "../common/run_process.ts";
 import { HealthFiles } from "./health_files.ts";
+import { type MemoryPlan, planMemory } from "./memory_plan.ts";
 import type { SlotData } from "./slot.ts";
 
 const MB = 1024 * 1024;
@@ -38,6 +39,9 @@ const OPEN_RUNNER =
   "scripts run as this worker's own user, and can reach what it can, its credentials too: see MR_RUNNER";
 const NO_LANDLOCK =
   "this kernel has no Landlock: scripts that run here at the same time can read each other's files";
+
+const LONG_LINES =
+  "MR_LINE_MB is more than fits this worker's memory: a job with lines so long can end it";
 
 /** Whether there is something here that is not everybody's. */
 function isShared(config: WorkerConfig): boolean {
@@ -83,6 +87,7 @@ export class WorkerProcess implements ServerProcess {
     const { about } = this.runner;
     await this.refuseUsersPrograms(about.folder);
     this.sayWhoReachesWhat(about);
+    const plan = this.planMemory(about);
     const data: SlotData = {
       storage: {
         BLOB_CONNECTION: config.BLOB_CONNECTION,
@@ -96,7 +101,8 @@ export class WorkerProcess implements ServerProcess {
         layouts: this.layouts,
         files: { oneBytes: config.MR_FILE_MB * MB, allBytes: config.MR_FILES_MB * MB },
         sortBytes: config.MR_SORT_MB * MB,
-        lineBytesMax: config.MR_LINE_MB * MB,
+        lineBytesMax: plan.lineBytesMax,
+        mergeBytes: plan.mergeBytes,
         limits: {
           map: limitsOf(config, config.MR_SLOTS, about.memoryBytes),
           reduce: limitsOf(config, config.MR_SLOTS * config.MR_REDUCES_PER_SLOT, about.memoryBytes),
@@ -123,6 +129,7 @@ export class WorkerProcess implements ServerProcess {
           entry: new URL("./slot.ts", import.meta.url),
           workerData: data,
           count: config.MR_SLOTS,
+          heapMb: plan.heapMb,
           ...listener,
         }),
     });
@@ -148,6 +155,23 @@ export class WorkerProcess implements ServerProcess {
     const folder = await searchedAmong([this.scratch, scripts, this.layouts ?? []].flat());
     if (folder !== undefined)
       throw new ConfigError(`PATH names ${folder}, where the files of users lie`);
+  }
+
+  private planMemory(about: RunnerAbout): MemoryPlan {
+    const { MR_SLOTS, MR_REDUCES_PER_SLOT, MR_SORT_MB, MR_LINE_MB } = this.config;
+    const plan = planMemory({
+      memoryBytes: Math.min(totalmem(), process.constrainedMemory() || totalmem()),
+      // The first process of a container is in one of its own.
+      isShared: about.pid !== 1,
+      slots: MR_SLOTS,
+      reducesPerSlot: MR_REDUCES_PER_SLOT,
+      sortBytes: MR_SORT_MB * MB,
+      lineBytes: MR_LINE_MB === undefined ? undefined : MR_LINE_MB * MB,
+    });
+    const said = { lineMb: plan.lineBytesMax / MB, fitsMb: plan.lineBytesFit / MB };
+    if (plan.lineBytesMax > plan.lineBytesFit) this.logger.warn(said, LONG_LINES);
+    else this.logger.info(said, "the longest line of a script");
+    return plan;
   }
 
   private sayWhoReachesWhat({ closed, landlock, uid, pid }: RunnerAbout): void {

@@ -2,6 +2,7 @@ import { ORDER, OUTPUT, type Output } from "./kernel/functions.ts";
 import { Kernel } from "./kernel/kernel.ts";
 import type { KeyRange } from "./key_index.ts";
 import type { LineOrder } from "./key_order.ts";
+import { LARGE_BYTES, type LargeHold, type LargeShare, TooLarge } from "./large_memory.ts";
 import { damagedRecord, KernelOutput, type SortedPairs, type Take } from "./sorted_pairs.ts";
 import type { OpenSegment, SpillFolder } from "./spill.ts";
 
@@ -22,25 +23,34 @@ export function mergedPairs(
   return {
     async give(as, take, blockBytes) {
       let rest = segments;
-      while (rest.length > MERGE_FAN_IN) {
+      for (let fanIn = MERGE_FAN_IN; ; ) {
+        if (rest.length <= fanIn) {
+          const merged = await mergeOnce(rest, order, keys, spill.memory, as, take, blockBytes);
+          if (merged !== TOO_WIDE) return merged;
+          fanIn = Math.max(2, Math.floor(rest.length / 2));
+          continue;
+        }
         const merged: OpenSegment[] = [];
-        for (const group of fanInGroups(rest)) {
+        for (const group of groupsOf(rest, fanIn)) {
           const run = await spill.write(async (writer) => {
-            await mergeOnce(group, order, keys, OUTPUT.records, (block) => writer.putBlock(block));
+            const pairs = mergedPairs(group, order, spill, keys);
+            await pairs.give(OUTPUT.records, (block) => writer.putBlock(block));
             await writer.endSegment();
           });
           merged.push(...run);
         }
         rest = merged;
       }
-      return mergeOnce(rest, order, keys, as, take, blockBytes);
     },
   };
 }
 
-/** Groups of at most `MERGE_FAN_IN`, as even as can be. */
-export function fanInGroups<T>(runs: T[]): T[][] {
-  const groups = Math.ceil(runs.length / MERGE_FAN_IN);
+/** They do not fit into memory at the same time, and nothing has been given yet. */
+const TOO_WIDE = "too wide";
+
+/** Groups of at most `fanIn`, as even as can be. */
+export function groupsOf<T>(runs: T[], fanIn: number): T[][] {
+  const groups = Math.ceil(runs.length / fanIn);
   const size = Math.ceil(runs.length / Math.max(1, groups));
   return Array.from({ length: groups }, (_, i) => runs.slice(i * size, (i + 1) * size));
 }
@@ -49,13 +59,19 @@ async function mergeOnce(
   segments: OpenSegment[],
   order: LineOrder,
   keys: KeyRange | undefined,
+  memory: LargeShare,
   as: Output,
   take: Take,
   blockBytes?: number,
-): Promise<number> {
+): Promise<number | typeof TOO_WIDE> {
   using kernel = Kernel.take();
   const { fn } = kernel;
-  const sources = segments.map((open) => new Source(kernel, open));
+  const sources = segments.map((open) => new Source(kernel, open, memory));
+  let hasGiven = false;
+  const taken: Take = (bytes) => {
+    hasGiven = true;
+    return take(bytes);
+  };
   try {
     fn.setOrder(!order.byBytes ? ORDER.host : order.values ? ORDER.line : ORDER.key);
     kernel.host = {
@@ -73,7 +89,10 @@ async function mergeOnce(
       const { at, bytes } = await (sources[index] as Source).load();
       if (fn.setBlock(index, at, bytes) === 0) throw damagedRecord();
     };
-    return await output.drain(() => fn.giveMerged(), as, take, blockBytes, load);
+    return await output.drain(() => fn.giveMerged(), as, taken, blockBytes, load);
+  } catch (error) {
+    if (error instanceof TooLarge && !hasGiven && segments.length > 2) return TOO_WIDE;
+    throw error;
   } finally {
     await Promise.all(sources.map((source) => source.close()));
   }
@@ -86,9 +105,11 @@ class Source {
   private ahead: Promise<IteratorResult<Buffer>>;
   private at = 0;
   private size = 0;
+  private readonly hold: LargeHold;
 
-  constructor(kernel: Kernel, open: OpenSegment) {
+  constructor(kernel: Kernel, open: OpenSegment, memory: LargeShare) {
     this.kernel = kernel;
+    this.hold = memory.hold();
     this.blocks = open()[Symbol.asyncIterator]();
     this.ahead = this.next();
   }
@@ -106,7 +127,10 @@ class Source {
     if (done === true) return { at: 0, bytes: 0 };
     if (value.length > this.size) {
       // The only block of a small segment is all there is; others are about as large as each other.
-      this.size = this.size === 0 ? value.length : Math.max(2 * this.size, value.length);
+      const size = this.size === 0 ? value.length : Math.max(2 * this.size, value.length);
+      await this.hold.add(size);
+      if (size > LARGE_BYTES) this.kernel.oversize();
+      this.size = size;
       this.at = this.kernel.region(this.size);
     }
     this.kernel.bytes.set(value, this.at);
@@ -116,6 +140,7 @@ class Source {
   }
 
   async close(): Promise<void> {
+    this.hold[Symbol.dispose]();
     await this.ahead.catch(() => undefined);
     await this.blocks.return?.();
   }

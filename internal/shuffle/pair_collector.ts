@@ -42,6 +42,8 @@ export class PairCollector implements Disposable {
   private inputBytes = 0;
   /** Bytes of the line that has no end yet, at the input's beginning. */
   private carried = 0;
+  private separators: [from: number, into: number] = [0, 0];
+  private hasArenaForAny = false;
 
   /** @param makeRoom drains the pairs there are. */
   constructor(options: PairCollectorOptions, makeRoom: () => Promise<void>) {
@@ -54,6 +56,11 @@ export class PairCollector implements Disposable {
     kernel.host = this.host();
     fn.setCounters(kernel.region(fn.COUNTERS_BYTES.value as number));
     this.output = new KernelOutput(kernel);
+    const { format, separator } = options;
+    this.separators = [
+      kernel.put(Buffer.from(format.separator)),
+      kernel.put(Buffer.from(separator)),
+    ];
     this.enlargeInput(INPUT_BYTES);
     this.slots = Math.max(SLOTS_MIN, 2 ** Math.floor(Math.log2(sortBytes / 96)));
     this.setArena(Math.max(ENTRY_BYTES, sortBytes - this.slots * SLOT_BYTES));
@@ -84,20 +91,26 @@ export class PairCollector implements Disposable {
   private enlargeInput(bytes: number): void {
     const { kernel } = this;
     const { format, separator } = this.options;
-    const [from, into] = [Buffer.from(format.separator), Buffer.from(separator)];
+    const [from, into] = [format.separator, separator].map((text) => Buffer.byteLength(text));
     const old = this.input;
     this.input = kernel.region(bytes);
     this.inputBytes = bytes;
     kernel.bytes.copyWithin(this.input, old, old + this.carried);
-    const scratch = from.equals(into) ? 0 : kernel.region(bytes + into.length);
+    const scratch = format.separator === separator ? 0 : kernel.region(bytes + (into ?? 0));
     kernel.fn.setFormat(
       format.keyFields,
-      kernel.put(from),
-      from.length,
-      kernel.put(into),
-      into.length,
+      this.separators[0],
+      from ?? 0,
+      this.separators[1],
+      into ?? 0,
       scratch,
     );
+  }
+
+  /** For any line that is not refused: at once, since regions are not given back, and none takes memory unless it is used. */
+  private makeRoomForAnyLine(): void {
+    this.kernel.oversize();
+    this.enlargeInput(this.options.lineBytesMax + INPUT_BYTES);
   }
 
   get empty(): boolean {
@@ -118,7 +131,7 @@ export class PairCollector implements Disposable {
   async push(chunk: Uint8Array): Promise<void> {
     this.bytes += chunk.length;
     for (let rest = chunk; rest.length > 0; ) {
-      if (this.carried === this.inputBytes) this.enlargeInput(2 * this.inputBytes);
+      if (this.carried === this.inputBytes) this.makeRoomForAnyLine();
       const part = rest.subarray(0, this.inputBytes - this.carried);
       rest = rest.subarray(part.length);
       this.kernel.bytes.set(part, this.input + this.carried);
@@ -135,13 +148,20 @@ export class PairCollector implements Disposable {
     const { fn } = kernel;
     let at = fn.addLines(this.input, end);
     while (fn.isFull() !== 0) {
-      // No memory is too small for one line.
-      if (this.empty) this.setArena(end - at + this.options.separator.length + ENTRY_BYTES);
-      else await this.makeRoom();
+      if (!this.empty) await this.makeRoom();
+      else this.setArenaForAny();
       at = fn.addLines(at, end);
     }
     this.carried = end - at;
     kernel.bytes.copyWithin(this.input, at, end);
+  }
+
+  /** No memory is too small for one line. */
+  private setArenaForAny(): void {
+    if (this.hasArenaForAny) throw new Error("a line that fits nowhere");
+    this.hasArenaForAny = true;
+    this.kernel.oversize();
+    this.setArena(this.inputBytes + Buffer.byteLength(this.options.separator) + ENTRY_BYTES);
   }
 
   private checkLine(): void {

@@ -1,6 +1,7 @@
 import { crc32, constants as zlib, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { MrError } from "../model/errors.ts";
 import type { KeyIndexWriter } from "./key_index.ts";
+import { LARGE_BYTES, type LargeShare, UNCOUNTED } from "./large_memory.ts";
 import type { RecordSink } from "./record_sink.ts";
 
 /**
@@ -164,8 +165,13 @@ export async function* wholeSegment(
 /**
  * Cuts a stream of bytes into verified, decompressed blocks. A block is done with when the next
  * is asked for: they are put together in the same memory.
+ * @param memory what large ones are held from.
  */
-export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Buffer> {
+export async function* readBlocks(
+  chunks: AsyncIterable<Uint8Array>,
+  memory: LargeShare = UNCOUNTED,
+): AsyncIterable<Buffer> {
+  using hold = memory.hold();
   let frame: Buffer = Buffer.allocUnsafe(HEADER_BYTES);
   let filled = 0;
   let need = HEADER_BYTES;
@@ -181,10 +187,14 @@ export async function* readBlocks(chunks: AsyncIterable<Uint8Array>): AsyncItera
         // Zeros would pass for a block of nothing, and a run that ends there for whole.
         if (stored === 0 || stored > BLOCK_BYTES_MAX) throw damaged();
         need += stored;
+        const isPacked = (frame.readUInt32LE(0) & FLAG_ZSTD) !== 0;
+        await hold.add(need + (isPacked ? frame.readUInt32LE(8) : 0));
         if (frame.length < need) frame = enlarged(frame, need);
         continue;
       }
       yield openBlock(frame.subarray(0, need));
+      hold[Symbol.dispose]();
+      if (frame.length > LARGE_BYTES) frame = Buffer.allocUnsafe(HEADER_BYTES);
       filled = 0;
       need = HEADER_BYTES;
     }

@@ -1,6 +1,7 @@
 import { MrError } from "../model/errors.ts";
 import { OUTPUT, type Output, STATUS } from "./kernel/functions.ts";
 import type { Kernel } from "./kernel/kernel.ts";
+import { LARGE_BYTES } from "./large_memory.ts";
 import type { RecordSink } from "./record_sink.ts";
 import { BLOCK_BYTES, readRecords } from "./run_format.ts";
 
@@ -59,7 +60,9 @@ export class KernelOutput {
       }
       if (status === STATUS.damaged) throw damagedRecord();
       if (status === STATUS.tooSmall) {
-        this.size = fn.outputNeeds() + ROOM_BYTES;
+        // Lines that are longer each time must not take a region each.
+        this.size = Math.max(2 * this.size, fn.outputNeeds() + ROOM_BYTES);
+        if (this.size > LARGE_BYTES) kernel.oversize();
         this.at = kernel.region(this.size);
         open();
         continue;

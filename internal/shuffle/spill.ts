@@ -2,6 +2,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { failurePoint } from "../model/failure_point.ts";
+import { type LargeShare, UNCOUNTED } from "./large_memory.ts";
 import { type IndexEntry, RunWriter, readBlocks, wholeSegment } from "./run_format.ts";
 
 /** Opens the verified blocks of one sorted segment, from the first on. */
@@ -15,10 +16,14 @@ export class SpillFolder {
   private readonly prefix: string;
   private serial = 0;
 
+  /** For what is merged from here. */
+  readonly memory: LargeShare;
+
   /** @param prefix of the names of its files, where the folder is not its alone. */
-  constructor(folder: string, prefix = "") {
+  constructor(folder: string, prefix = "", memory = UNCOUNTED) {
     this.folder = folder;
     this.prefix = prefix;
+    this.memory = memory;
   }
 
   /** Writes a run; returns an opener for each of its segments. */
@@ -36,7 +41,8 @@ export class SpillFolder {
     } finally {
       await file.close();
     }
-    return index.map((entry) => () => readBlocks(readFileRange(path, entry)));
+    const { memory } = this;
+    return index.map((entry) => () => readBlocks(readFileRange(path, entry), memory));
   }
 }
 

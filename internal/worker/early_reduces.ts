@@ -5,6 +5,7 @@ import type { ObjectStore } from "../model/object_store.ts";
 import type { EarlySources, Source, TaskJob } from "../model/task.ts";
 import { OUTPUT } from "../shuffle/kernel/functions.ts";
 import { type LineOrder, lineOrder } from "../shuffle/key_order.ts";
+import { LargeMemory, type LargeShare } from "../shuffle/large_memory.ts";
 import { MERGE_FAN_IN, mergedPairs } from "../shuffle/merge.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import type { Scratch } from "./attempt_files.ts";
@@ -22,11 +23,14 @@ const EARLY_BYTES_MAX = 512 * 1024 * 1024;
 export class EarlyReduces {
   private readonly store: ObjectStore;
   private readonly scratch: Scratch;
+  private readonly memory: LargeMemory;
   private readonly jobs = new Map<JobId, Map<number, EarlyReduce>>();
 
-  constructor(store: ObjectStore, scratch: Scratch) {
+  /** @param memory for long lines, of the slot. */
+  constructor(store: ObjectStore, scratch: Scratch, memory = new LargeMemory(Infinity)) {
     this.store = store;
     this.scratch = scratch;
+    this.memory = memory;
   }
 
   /** Resolves when all is merged that is worth it so far. */
@@ -35,7 +39,9 @@ export class EarlyReduces {
     if (!this.store.remote && job.maps <= MERGE_FAN_IN) return;
     const partitions = this.jobs.get(job.id) ?? new Map<number, EarlyReduce>();
     this.jobs.set(job.id, partitions);
-    const early = partitions.get(partition) ?? new EarlyReduce(this.store, this.scratch, job);
+    const early =
+      partitions.get(partition) ??
+      new EarlyReduce(this.store, this.scratch, job, this.memory.share());
     partitions.set(partition, early);
     await early.add(sources, maps);
   }
@@ -66,6 +72,7 @@ class EarlyReduce implements AsyncDisposable {
   private readonly store: ObjectStore;
   private readonly order: LineOrder;
   private readonly folder: string;
+  private readonly memory: LargeShare;
   private readonly stop = new AbortController();
   /** By map task, those that are not in a run. */
   private readonly waiting: (Source | undefined)[];
@@ -73,7 +80,8 @@ class EarlyReduce implements AsyncDisposable {
   private over = false;
   private working: Promise<void> | undefined;
 
-  constructor(store: ObjectStore, scratch: Scratch, job: TaskJob) {
+  constructor(store: ObjectStore, scratch: Scratch, job: TaskJob, memory: LargeShare) {
+    this.memory = memory;
     const { conf, partitioner, outputFormat, sortValues, maps } = job;
     this.store = store;
     this.order = lineOrder(
@@ -132,12 +140,13 @@ class EarlyReduce implements AsyncDisposable {
       signal.throwIfAborted();
       bytes += more;
     };
-    const reading = { store: this.store, signal, count };
+    const { store, memory } = this;
+    const reading = { store, signal, count, memory };
     const segments = sources.flatMap((source) => {
       const { at } = source;
       return at === undefined || at.bytes === 0 ? [] : () => readSegment(reading, source, at);
     });
-    const spill = new SpillFolder(this.folder, `${first}-`);
+    const spill = new SpillFolder(this.folder, `${first}-`, memory);
     const [open] = await spill.write(async (writer) => {
       const pairs = mergedPairs(segments, this.order, spill);
       await pairs.give(OUTPUT.records, (block) => writer.putBlock(block), writer.blockBytes);

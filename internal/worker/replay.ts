@@ -5,6 +5,7 @@ import { MrError, messageOf } from "../model/errors.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, type InputRange, newProgress, type Split } from "../model/task.ts";
 import { OUTPUT } from "../shuffle/kernel/functions.ts";
+import { UNCOUNTED } from "../shuffle/large_memory.ts";
 import { writeFully } from "../shuffle/spill.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { Scratch } from "./attempt_files.ts";
@@ -104,6 +105,7 @@ async function contextIn(replay: ReplayOptions): Promise<TaskContext> {
     progress: newProgress(),
     log,
     input,
+    memory: UNCOUNTED,
   });
 }
 

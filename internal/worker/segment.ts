@@ -4,6 +4,7 @@ import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import type { ByteRange } from "../model/segment_sizes.ts";
 import { attemptOfMapOutput, type Source } from "../model/task.ts";
+import type { LargeShare } from "../shuffle/large_memory.ts";
 import { readBlocks, wholeSegment } from "../shuffle/run_format.ts";
 import type { OpenSegment } from "../shuffle/spill.ts";
 
@@ -15,6 +16,8 @@ export interface SegmentReading {
   store: ObjectStore;
   signal: AbortSignal;
   count: (bytes: number) => void;
+  /** For blocks of long lines. */
+  memory: LargeShare;
 }
 
 /** Segments of adjacent map outputs that were merged before. */
@@ -43,7 +46,10 @@ export async function* readSegment(
   range: ByteRange,
 ): AsyncIterable<Buffer> {
   try {
-    yield* readBlocks(wholeSegment(range.bytes, countedBytes(reading, source, range)));
+    yield* readBlocks(
+      wholeSegment(range.bytes, countedBytes(reading, source, range)),
+      reading.memory,
+    );
   } catch (error) {
     throw lostOutput(source, error);
   }

@@ -27,7 +27,8 @@ export async function findSegments(
     progress.bytesIn = stats.bytesIn;
   };
   const { sources } = input;
-  const { store, signal } = context;
+  const { store, signal, spill } = context;
+  const { memory } = spill;
   const found: (OpenSegment | undefined)[] = new Array(sources.length);
   const isMerged = new Set<number>();
   for (const run of merged.filter(({ first, sources: of }) => isOf(of, sources, first))) {
@@ -46,7 +47,7 @@ export async function findSegments(
       const range = source.at ?? (await readIndex(context, source, input));
       context.progress.bytesTotal += range.bytes;
       if (range.bytes > 0)
-        found[index] = () => readSegment({ store, signal, count }, source, range);
+        found[index] = () => readSegment({ store, signal, count, memory }, source, range);
     }
   };
   await Promise.all(Array.from({ length: INDEX_READS_AT_A_TIME }, lane));

@@ -1,5 +1,5 @@
 import { Worker as Thread } from "node:worker_threads";
-import type { AttemptId, JobId } from "../model/ids.ts";
+import { type AttemptId, type JobId, parseAttemptId } from "../model/ids.ts";
 import type { Assignment, AttemptProgress, EarlySources } from "../model/task.ts";
 import type { FromSlot, ToSlot } from "./slot_protocol.ts";
 import { failedResult, type TaskResult } from "./task_context.ts";
@@ -9,6 +9,8 @@ export interface SlotsOptions {
   entry: URL;
   workerData: unknown;
   count: number;
+  /** What is no data may take so much of a thread's memory, in MB. */
+  heapMb: number;
   onFinished: (attempt: AttemptId, result: TaskResult) => void;
   /** An attempt has read all its input. */
   onFed: (attempt: AttemptId) => void;
@@ -30,7 +32,7 @@ interface Running {
 }
 
 /** Data is no object here, and what is, is short-lived: more would only be memory that is touched anew all the time. */
-const LIMITS = { maxYoungGenerationSizeMb: 2 };
+const YOUNG_MB = 2;
 
 /** A thread that does not end its attempt in this time is ended itself, in milliseconds. */
 const STOP_MS = 10_000;
@@ -50,11 +52,14 @@ export class Slots {
   }
 
   private openSlot(): Slot {
-    const { entry, workerData } = this.options;
-    const thread = new Thread(entry, { workerData, resourceLimits: LIMITS });
+    const { entry, workerData, heapMb } = this.options;
+    const limits = { maxYoungGenerationSizeMb: YOUNG_MB, maxOldGenerationSizeMb: heapMb };
+    const thread = new Thread(entry, { workerData, resourceLimits: limits });
     const slot: Slot = { thread, attempts: new Map(), expected: new Set(), early: new Map() };
     thread.on("message", (message: FromSlot) => this.hear(slot, message));
-    thread.on("error", (error) => this.replace(slot, error.message));
+    thread.on("error", (error: NodeJS.ErrnoException) =>
+      this.replace(slot, error.message, error.code === "ERR_WORKER_OUT_OF_MEMORY"),
+    );
     return slot;
   }
 
@@ -72,15 +77,20 @@ export class Slots {
     this.options.onFinished(attempt, message.result);
   }
 
-  /** A thread that died (out of memory) takes its attempts with it, not the worker. */
-  private replace(slot: Slot, why: string): void {
+  /**
+   * A thread that died takes its attempts with it, not the worker. Where memory was what it died of, that
+   * is the fault of their job, if it was one job's: on any other worker it would die of it, too.
+   */
+  private replace(slot: Slot, why: string, outOfMemory = false): void {
     const at = this.slots.indexOf(slot);
     if (at < 0 || this.closed) return;
     this.slots[at] = this.openSlot();
     const message = `the slot's thread died: ${why}`;
+    const jobs = new Set([...slot.attempts.keys()].map((attempt) => parseAttemptId(attempt)?.job));
+    const fault = outOfMemory && jobs.size === 1 ? "user" : "infra";
     for (const [attempt, { patience }] of slot.attempts) {
       clearTimeout(patience);
-      this.options.onFinished(attempt, failedResult("infra", message));
+      this.options.onFinished(attempt, failedResult(fault, message));
     }
   }
 

@@ -15,6 +15,7 @@ import {
 } from "../model/task.ts";
 import { OUTPUT } from "../shuffle/kernel/functions.ts";
 import { type LineOrder, lineOrder } from "../shuffle/key_order.ts";
+import type { LargeShare } from "../shuffle/large_memory.ts";
 import type { SortedPairs } from "../shuffle/sorted_pairs.ts";
 import { SpillFolder } from "../shuffle/spill.ts";
 import type { Script, ScriptEnd } from "../streaming/script.ts";
@@ -35,6 +36,8 @@ export interface TaskRunnerOptions {
   sortBytes: number;
   /** A longer line of a script is refused, in bytes. */
   lineBytesMax: number;
+  /** What a slot has to merge long lines with, in bytes. */
+  mergeBytes: number;
   /** Several reduce tasks share what one map task may take. */
   limits: Record<TaskKind, ScriptLimits>;
   code: CodeSettings;
@@ -79,9 +82,9 @@ export interface TaskContext {
 export type ContextGiven = Pick<
   TaskContext,
   "assignment" | "store" | "options" | "folder" | "signal" | "progress" | "log" | "input"
-> & { scratch: Scratch; early?: EarlyReduces };
+> & { scratch: Scratch; early?: EarlyReduces; memory: LargeShare };
 
-export function openContext({ scratch, ...given }: ContextGiven): TaskContext {
+export function openContext({ scratch, memory, ...given }: ContextGiven): TaskContext {
   const { assignment, options, folder } = given;
   const { conf, partitioner, outputFormat, sortValues } = assignment.job;
   const contract = contractOf({ conf, partitioner, output_format: outputFormat });
@@ -90,7 +93,7 @@ export function openContext({ scratch, ...given }: ContextGiven): TaskContext {
     stats: newStats(),
     contract,
     order: lineOrder(contract, sortValues),
-    spill: new SpillFolder(folder.spill),
+    spill: new SpillFolder(folder.spill, "", memory),
     scripts: new AttemptScripts(assignment, contract, options.code, folder, scratch),
   };
 }

@@ -4,6 +4,7 @@ import type { FailureClass } from "../model/job.ts";
 import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { type Assignment, attemptLogName, type Progress } from "../model/task.ts";
+import { LargeMemory } from "../shuffle/large_memory.ts";
 import { StderrLog } from "../streaming/stderr.ts";
 import { type AttemptFolder, Scratch } from "./attempt_files.ts";
 import { EarlyReduces } from "./early_reduces.ts";
@@ -24,6 +25,7 @@ export class TaskRunner {
   private readonly store: ObjectStore;
   private readonly options: TaskRunnerOptions;
   private readonly scratch: Scratch;
+  private readonly memory: LargeMemory;
   readonly early: EarlyReduces;
   /** Told when an attempt has all its input: what is left to do is little, as a rule. */
   onInputRead: (attempt: AttemptId) => void = () => undefined;
@@ -37,7 +39,8 @@ export class TaskRunner {
     this.options = options;
     const { scratch, code, files, layouts } = options;
     this.scratch = new Scratch(scratch, store, code.runner, files, layouts);
-    this.early = new EarlyReduces(store, this.scratch);
+    this.memory = new LargeMemory(options.mergeBytes);
+    this.early = new EarlyReduces(store, this.scratch, this.memory);
   }
 
   /** Asks for the input of an attempt that will be run here, or be unexpected. */
@@ -72,7 +75,7 @@ export class TaskRunner {
     try {
       folder = scratch.openAttempt(assignment.attempt);
       const given = { assignment, store, options, scratch, folder, signal, progress, log };
-      context = openContext({ ...given, input, early });
+      context = openContext({ ...given, input, early, memory: this.memory.share() });
     } catch (error) {
       return failedResult(classOf(error, signal), messageOf(error));
     }

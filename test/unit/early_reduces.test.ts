@@ -106,6 +106,7 @@ describe("reduce tasks that begin early", () => {
         stats,
         progress: newProgress(),
         order: ORDER,
+        spill,
       } as Partial<TaskContext> as TaskContext;
       await using taken = withEarly ? await early.take(JOB.id, 0) : undefined;
       const input = { kind: "reduce" as const, partition: 0, sources, keys: undefined };

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { MrError } from "../../model/errors.ts";
 import type { Functions } from "./functions.ts";
 
 /**
@@ -37,6 +38,7 @@ export class Kernel implements Disposable {
   host: Host = NO_HOST;
   private readonly memory: WebAssembly.Memory;
   private top = FIRST;
+  private isOversized = false;
   private view: Buffer;
 
   private constructor() {
@@ -79,16 +81,33 @@ export class Kernel implements Disposable {
     return at;
   }
 
-  /** Regions made from now on begin behind this. */
+  /**
+   * Regions made from now on begin behind this. What nobody writes to takes no memory.
+   * @throws MrError `user` where there is no more: the lines are too long, or what keeps them is set too large.
+   */
   reserveTo(end: number): void {
     this.top = Math.max(this.top, end);
     const missing = end - this.memory.buffer.byteLength;
-    if (missing > 0) this.memory.grow(Math.ceil(missing / PAGE_BYTES));
+    if (missing <= 0) return;
+    try {
+      this.memory.grow(Math.ceil(missing / PAGE_BYTES));
+    } catch (cause) {
+      const most = Math.round(end / 1_048_576);
+      throw new MrError("user", `its lines are too long: no ${most} MB can be had to sort them`, {
+        cause,
+      });
+    }
+  }
+
+  /** It has become large for lines of which few are so long: nobody else is to keep its memory. */
+  oversize(): void {
+    this.isOversized = true;
   }
 
   [Symbol.dispose](): void {
     this.top = FIRST;
     this.host = NO_HOST;
+    if (this.isOversized) return;
     if (idle.length < IDLE_MAX && !idle.includes(this)) idle.push(this);
   }
 }
