@@ -59,7 +59,7 @@ export class KeyIndexWriter {
     }
     const isKnown = key.length <= INDEX_KEY_BYTES || this.cuttable;
     const length = isKnown ? Math.min(key.length, INDEX_KEY_BYTES) : 0;
-    const entry = Buffer.alloc(10 + length);
+    const entry = Buffer.allocUnsafe(10 + length);
     entry.writeBigUInt64LE(BigInt(offset), 0);
     entry.writeUInt16LE(isKnown ? length : UNKNOWN, 8);
     entry.set(key.subarray(0, length), 10);

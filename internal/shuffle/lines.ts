@@ -39,6 +39,11 @@ function rewrite(chunk: Uint8Array): Uint8Array {
   return out.subarray(0, size);
 }
 
+/** Each chunk cut where it is large: what makes more of every line makes no more than so much more at a time. */
+export function* piecesOf(chunk: Uint8Array, pieceBytes: number): Iterable<Uint8Array> {
+  for (let at = 0; at < chunk.length; at += pieceBytes) yield chunk.subarray(at, at + pieceBytes);
+}
+
 /** The index of the first LF or CR at or after `from`, or -1. */
 export function indexOfTerminator(chunk: Uint8Array, from: number): number {
   const lf = chunk.indexOf(LF, from);

@@ -46,8 +46,6 @@ export class RunWriter {
   private readonly sink: Sink;
   private readonly compress: boolean;
   private readonly keyIndex: KeyIndexWriter | undefined;
-  /** About so many bytes of records make a block. */
-  readonly blockBytes: number;
   private block = Buffer.allocUnsafe(0);
   private filled = 0;
   private written = 0;
@@ -57,7 +55,11 @@ export class RunWriter {
     this.sink = sink;
     this.compress = compress;
     this.keyIndex = keyIndex;
-    this.blockBytes = keyIndex?.blockBytes ?? BLOCK_BYTES;
+  }
+
+  /** About so many bytes of records make a block. */
+  get blockBytes(): number {
+    return this.keyIndex?.blockBytes ?? BLOCK_BYTES;
   }
 
   /** Bytes written so far. */
@@ -78,6 +80,13 @@ export class RunWriter {
     return this.filled >= this.blockBytes;
   }
 
+  private gather(records: Buffer): void {
+    const need = this.filled + records.length;
+    if (need > this.block.length) this.grow(need);
+    this.block.set(records, this.filled);
+    this.filled = need;
+  }
+
   private grow(need: number): void {
     const block = Buffer.allocUnsafe(
       Math.max(need, this.blockBytes + ROOM_BYTES, this.block.length * 2),
@@ -91,11 +100,18 @@ export class RunWriter {
     const raw = this.block.subarray(0, this.filled);
     this.filled = 0;
     await this.store(raw);
-    if (this.block.length > 4 * BLOCK_BYTES) this.block = Buffer.allocUnsafe(0);
+    if (this.block.length > 4 * Math.max(BLOCK_BYTES, this.blockBytes))
+      this.block = Buffer.allocUnsafe(0);
   }
 
   /** Adds sorted records that make a block already; after those that were added one by one. */
   async putBlock(raw: Buffer): Promise<void> {
+    // Blocks may have become larger since it was asked for.
+    if (this.keyIndex !== undefined && raw.length < this.blockBytes / 2) {
+      this.gather(raw);
+      if (this.filled >= this.blockBytes) await this.flush();
+      return;
+    }
     await this.flush();
     await this.store(raw);
   }

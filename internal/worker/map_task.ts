@@ -14,7 +14,7 @@ import {
 } from "../model/task.ts";
 import { gathered } from "../shuffle/gathered.ts";
 import { KeyIndexWriter } from "../shuffle/key_index.ts";
-import { countLines, LineNormalizer } from "../shuffle/lines.ts";
+import { countLines, LineNormalizer, piecesOf } from "../shuffle/lines.ts";
 import { OffsetLines } from "../shuffle/offset_lines.ts";
 import { PairSorter } from "../shuffle/pair_sorter.ts";
 import { partitionerOf } from "../shuffle/partitioner.ts";
@@ -168,9 +168,18 @@ export function recordsOf(
 ): AsyncIterable<Uint8Array> {
   const linesFrom = (offset: number): RecordLines =>
     withOffset ? new OffsetLines(offset, separator) : new LineNormalizer();
-  const read = (of: InputRange, extent: Extent) => context.input.read(of, extent);
+  const whole = (of: InputRange, extent: Extent) => context.input.read(of, extent);
+  // Every line becomes longer: many empty ones are many times as much.
+  const read = withOffset ? (of: InputRange, extent: Extent) => inPieces(whole(of, extent)) : whole;
   if (!isCompressed(range.name)) return readSplitRange(range, read, linesFrom);
-  return recordsIn(decompress(range.name, read(range, wholeOf(range))), linesFrom(0));
+  const bytes = decompress(range.name, whole(range, wholeOf(range)));
+  return recordsIn(withOffset ? inPieces(bytes) : bytes, linesFrom(0));
+}
+
+const PIECE_BYTES = 64 * 1024;
+
+async function* inPieces(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  for await (const chunk of chunks) yield* piecesOf(chunk, PIECE_BYTES);
 }
 
 async function* recordsIn(

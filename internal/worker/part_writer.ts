@@ -2,7 +2,7 @@ import { compressInto } from "../codec/compress.ts";
 import type { PairFormat } from "../model/contract.ts";
 import { MrError } from "../model/errors.ts";
 import type { StagedObject } from "../model/object_store.ts";
-import { countLines, LineNormalizer } from "../shuffle/lines.ts";
+import { countLines, LineNormalizer, piecesOf } from "../shuffle/lines.ts";
 import { ResultLines } from "../shuffle/result_lines.ts";
 import type { TaskContext } from "./task_context.ts";
 
@@ -37,12 +37,16 @@ export function partWriter(
     compression === undefined
       ? undefined
       : compressInto(compression, (chunk) => staged.write(chunk));
+  const write = async (bytes: Uint8Array) => {
+    stats.bytesOut += bytes.length;
+    if (bytes.length > 0) await (packed ?? staged).write(bytes);
+  };
   const take = async (normal: Uint8Array) => {
     length.check(normal);
     stats.recordsOut += countLines(normal);
-    const bytes = rewritten === undefined ? normal : rewritten.push(normal);
-    stats.bytesOut += bytes.length;
-    if (bytes.length > 0) await (packed ?? staged).write(bytes);
+    if (rewritten === undefined) return write(normal);
+    // A line may become a separator longer: many empty ones are as many times as much.
+    for (const piece of piecesOf(normal, PIECE_BYTES)) await write(rewritten.push(piece));
   };
   return {
     push: (chunk) => take(lines.push(chunk)),
@@ -53,6 +57,8 @@ export function partWriter(
     },
   };
 }
+
+const PIECE_BYTES = 64 * 1024;
 
 /** Refuses lines that are too long, before they do harm further on. */
 class LineLength {

@@ -1,3 +1,4 @@
+import { MrError } from "../../model/errors.ts";
 import { compareDecimals, type Decimal, ExactSum, parseDecimal, smallInteger } from "./decimal.ts";
 import { javaDouble } from "./java_double.ts";
 
@@ -190,9 +191,14 @@ class CountDistinct extends Distinct {
 const TAB = 9;
 
 /** Values `TEXT` or `TEXT TAB N`: how often each text occurs, and what is to be said of that. */
+/** What the texts of one key may take, and what each takes beside its own characters. */
+const HISTOGRAM_BYTES_MAX = 96 * 1024 * 1024;
+const HISTOGRAM_ENTRY_BYTES = 100;
+
 class Histogram implements Fold {
   private readonly role: Role;
   private readonly counts = new Map<string, number>();
+  private bytes = 0;
 
   constructor(role: Role) {
     this.role = role;
@@ -204,7 +210,9 @@ class Histogram implements Fold {
     if (Number.isNaN(times)) return false;
     // latin1 keeps every byte as it is.
     const text = bytes.toString("latin1", start, tab < 0 ? end : start + tab);
-    this.counts.set(text, (this.counts.get(text) ?? 0) + times * count);
+    const before = this.counts.get(text);
+    if (before === undefined) this.countText(text);
+    this.counts.set(text, (before ?? 0) + times * count);
     return true;
   }
 
@@ -212,6 +220,13 @@ class Histogram implements Fold {
     if (this.role === "reduce") return emit(Buffer.from(this.report()));
     const lines = [...this.counts].map(([text, n]) => Buffer.from(`${text}\t${n}`, "latin1"));
     for (const line of lines.toSorted(Buffer.compare)) emit(line);
+  }
+
+  /** All of them are kept until the key ends: they come in no order that would do without. */
+  private countText(text: string): void {
+    this.bytes += text.length + HISTOGRAM_ENTRY_BYTES;
+    if (this.bytes > HISTOGRAM_BYTES_MAX)
+      throw new MrError("user", "aggregate: a ValueHistogram has more different values than fit");
   }
 
   /** Number of texts, then minimum, median, maximum, mean and standard deviation of their counts. */
