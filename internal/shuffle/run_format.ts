@@ -48,6 +48,9 @@ export class RunWriter {
   private readonly keyIndex: KeyIndexWriter | undefined;
   private block = Buffer.allocUnsafe(0);
   private filled = 0;
+  /** Where blocks begin in `block` after its first: whoever adds may be unable to flush for long. */
+  private starts: number[] = [];
+  private blockStart = 0;
   private written = 0;
   private segmentStart = 0;
 
@@ -70,6 +73,10 @@ export class RunWriter {
   /** Adds a record; true when `flush` is due. Never waits, so that callers can loop tightly. */
   add(count: number, keyBytes: number, from: Uint8Array, start: number, end: number): boolean {
     const length = end - start;
+    if (this.filled - this.blockStart >= this.blockBytes) {
+      this.blockStart = this.filled;
+      this.starts.push(this.filled);
+    }
     const need = this.filled + length + 15;
     if (need > this.block.length) this.grow(need);
     let at = putVarint(this.block, this.filled, count);
@@ -97,9 +104,13 @@ export class RunWriter {
 
   async flush(): Promise<void> {
     if (this.filled === 0) return;
-    const raw = this.block.subarray(0, this.filled);
-    this.filled = 0;
-    await this.store(raw);
+    const { block, filled, starts } = this;
+    [this.filled, this.blockStart, this.starts] = [0, 0, []];
+    let from = 0;
+    for (const to of [...starts, filled]) {
+      await this.store(block.subarray(from, to));
+      from = to;
+    }
     if (this.block.length > 4 * Math.max(BLOCK_BYTES, this.blockBytes))
       this.block = Buffer.allocUnsafe(0);
   }
