@@ -106,7 +106,7 @@ const workerSchema = z.object({
   MR_SCRIPT_OUTPUT_MB: z.coerce.number().int().min(0).default(102_400),
   MR_SCRIPT_CPU_S: z.coerce.number().int().min(0).default(0),
   MR_SCRIPT_FILE_MB: z.coerce.number().int().min(0).default(0),
-  MR_SCRIPT_OPEN_FILES: z.coerce.number().int().min(0).default(0),
+  MR_SCRIPT_OPEN_FILES: z.coerce.number().int().min(0).default(4_096),
   /** Limits of what a job ships: of one file, and of all that is laid out for one script; 0: none. */
   MR_FILE_MB: z.coerce.number().int().min(0).default(2_048),
   MR_FILES_MB: z.coerce.number().int().min(0).default(4_096),

@@ -176,7 +176,7 @@ export function recordsOf(
   return recordsIn(withOffset ? inPieces(bytes) : bytes, linesFrom(0));
 }
 
-const PIECE_BYTES = 64 * 1024;
+const PIECE_BYTES = 16 * 1024;
 
 async function* inPieces(chunks: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
   for await (const chunk of chunks) yield* piecesOf(chunk, PIECE_BYTES);

@@ -58,7 +58,7 @@ export function partWriter(
   };
 }
 
-const PIECE_BYTES = 64 * 1024;
+const PIECE_BYTES = 16 * 1024;
 
 /** Refuses lines that are too long, before they do harm further on. */
 class LineLength {
