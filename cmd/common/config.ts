@@ -108,8 +108,8 @@ const workerSchema = z.object({
   MR_SCRIPT_FILE_MB: z.coerce.number().int().min(0).default(0),
   MR_SCRIPT_OPEN_FILES: z.coerce.number().int().min(0).default(4_096),
   /** Limits of what a job ships: of one file, and of all that is laid out for one script; 0: none. */
-  MR_FILE_MB: z.coerce.number().int().min(0).default(2_048),
-  MR_FILES_MB: z.coerce.number().int().min(0).default(4_096),
+  MR_FILE_MB: z.coerce.number().int().min(0).default(1_024),
+  MR_FILES_MB: z.coerce.number().int().min(0).default(2_048),
   /** Of the runner that starts scripts, a path or @NAME; undefined: a child of this process. */
   MR_RUNNER: z
     .string()

@@ -40,10 +40,7 @@ class Container:
         still meanwhile, so none can come between. What came from outside, as a probe does, goes on: its parent is
         no process of this container, which no script can have.
         """
-        try:
-            os.kill(-1, signal.SIGSTOP)
-        except OSError:
-            # There is nobody.
+        if not signal_all(signal.SIGSTOP):
             return
         try:
             self._descendants.forget()
@@ -51,7 +48,7 @@ class Container:
                 _, fled = self._descendants.look(marks)
                 kill_all(fled)
         finally:
-            os.kill(-1, signal.SIGCONT)
+            signal_all(signal.SIGCONT)
 
     def clear_shared_memory(self):
         """Nobody's that is another user's."""
@@ -62,3 +59,12 @@ class Container:
                     remove(path)
             except OSError:
                 pass
+
+
+def signal_all(number):
+    """All others that this user may signal, at once. @returns: whether there is anybody."""
+    try:
+        os.kill(-1, number)
+        return True
+    except OSError:
+        return False

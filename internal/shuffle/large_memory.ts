@@ -39,6 +39,7 @@ export class LargeMemory {
   /** @throws TooLarge, or MrError `unavailable` where all others wait for us. */
   async take(share: LargeShare, bytes: number): Promise<void> {
     while (this.held + bytes > this.bytesMax) {
+      share.signal?.throwIfAborted();
       if (share.held + bytes > this.bytesMax) throw new TooLarge(this.bytesMax);
       const others = [...this.shares].filter((each) => each !== share);
       if (share.held > 0 && others.every(({ waits }) => waits))
@@ -56,12 +57,18 @@ export class LargeMemory {
     this.held -= bytes;
     share.held -= bytes;
     if (share.held === 0) this.shares.delete(share);
+    this.wakeAll();
+  }
+
+  private wakeAll(): void {
     this.wake();
     this.renew();
   }
 
-  share(): LargeShare {
-    return new LargeShare(this);
+  /** @param signal who waits for memory then waits no longer. */
+  share(signal?: AbortSignal): LargeShare {
+    signal?.addEventListener("abort", () => this.wakeAll(), { once: true });
+    return new LargeShare(this, signal);
   }
 }
 
@@ -70,10 +77,12 @@ export class LargeShare {
   held = 0;
   /** How many of its streams wait for more. */
   waits = 0;
+  readonly signal: AbortSignal | undefined;
   private readonly memory: LargeMemory;
 
-  constructor(memory: LargeMemory) {
+  constructor(memory: LargeMemory, signal: AbortSignal | undefined) {
     this.memory = memory;
+    this.signal = signal;
   }
 
   /** To be held until it is given back. Little is not counted. */

@@ -40,8 +40,7 @@ export class EarlyReduces {
     const partitions = this.jobs.get(job.id) ?? new Map<number, EarlyReduce>();
     this.jobs.set(job.id, partitions);
     const early =
-      partitions.get(partition) ??
-      new EarlyReduce(this.store, this.scratch, job, this.memory.share());
+      partitions.get(partition) ?? new EarlyReduce(this.store, this.scratch, job, this.memory);
     partitions.set(partition, early);
     await early.add(sources, maps);
   }
@@ -80,8 +79,8 @@ class EarlyReduce implements AsyncDisposable {
   private over = false;
   private working: Promise<void> | undefined;
 
-  constructor(store: ObjectStore, scratch: Scratch, job: TaskJob, memory: LargeShare) {
-    this.memory = memory;
+  constructor(store: ObjectStore, scratch: Scratch, job: TaskJob, memory: LargeMemory) {
+    this.memory = memory.share(this.stop.signal);
     const { conf, partitioner, outputFormat, sortValues, maps } = job;
     this.store = store;
     this.order = lineOrder(

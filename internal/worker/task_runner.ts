@@ -75,7 +75,7 @@ export class TaskRunner {
     try {
       folder = scratch.openAttempt(assignment.attempt);
       const given = { assignment, store, options, scratch, folder, signal, progress, log };
-      context = openContext({ ...given, input, early, memory: this.memory.share() });
+      context = openContext({ ...given, input, early, memory: this.memory.share(signal) });
     } catch (error) {
       return failedResult(classOf(error, signal), messageOf(error));
     }

@@ -122,6 +122,11 @@ describe("long lines", () => {
     await assert.rejects(more.add(5 * MB), TooLarge);
     first[Symbol.dispose]();
     await waiting;
+    const given = new AbortController();
+    using late = memory.share(given.signal).hold();
+    const inVain = late.add(9 * MB);
+    given.abort(new Error("given up"));
+    await assert.rejects(inVain, /given up/);
     for (const hold of [second, third]) hold[Symbol.dispose]();
     assert.deepEqual([one.held, two.held], [0, 0]);
   });
