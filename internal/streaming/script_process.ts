@@ -91,6 +91,8 @@ export class ScriptProcess implements Script {
   private readonly stderr: Socket;
   private readonly output: OutputPipe;
   private unread = false;
+  /** Ends the waiting of a write. */
+  private goOn: () => void = () => undefined;
   private inputEnded = false;
   private over: string | undefined;
   private readonly printed = { stdout: 0, stderr: 0 };
@@ -126,7 +128,8 @@ export class ScriptProcess implements Script {
       limits,
     });
     this.ended = this.supervise();
-    this.ended.catch(() => undefined);
+    const goOn = () => this.goOn();
+    this.ended.then(goOn, goOn);
   }
 
   async write(chunk: Uint8Array): Promise<boolean> {
@@ -136,9 +139,12 @@ export class ScriptProcess implements Script {
       this.unread = true;
       return false;
     }
-    // The stream calls back when all of it is in the pipe, or will never be.
-    const written = new Promise<void>((resolve) => stdin.write(chunk, () => resolve()));
-    await Promise.race([written, this.ended.catch(() => undefined)]);
+    // The stream calls back when all of it is in the pipe, or will never be. What waits for the script's end
+    // is one for all writes: each of its own would keep its chunk until then.
+    await new Promise<void>((resolve) => {
+      this.goOn = resolve;
+      stdin.write(chunk, () => resolve());
+    });
     this.lastSignOfLifeMs = performance.now();
     return !this.unread && !stdin.destroyed;
   }

@@ -322,6 +322,19 @@ print('out')
     }
   });
 
+  it("keeps nothing of what was written to it", async () => {
+    const { script } = start("import sys\nwhile sys.stdin.buffer.read(1 << 20): pass\n");
+    const before = process.memoryUsage().arrayBuffers;
+    let most = 0;
+    for (let i = 0; i < 400; i += 1) {
+      assert.ok(await script.write(Buffer.alloc(1 << 20)));
+      most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+    }
+    script.endInput();
+    assert.equal((await script.ended).code, 0);
+    assert.ok(most < 200 << 20, `${most >> 20} MB of 400`);
+  });
+
   it("is killed after silence", async () => {
     const { script } = start("import time\ntime.sleep(600)\n", { silenceMs: 300 });
     script.endInput();
