@@ -35,6 +35,7 @@ from environments import Environments
 from folders import remove, removed_at_once
 from held import shared_bytes
 from linux import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl
+from log import warn
 from oom import OomOffer
 from run import Run
 
@@ -142,7 +143,7 @@ class Runner:
         try:
             action()
         except Exception as error:
-            print("runner: %r" % error, file=sys.stderr, flush=True)
+            warn(repr(error))
             # Out of files, or the like: not asked for again at once.
             time.sleep(PAUSE_SECONDS)
 

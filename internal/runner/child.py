@@ -4,11 +4,11 @@ import errno
 import json
 import os
 import signal
-import sys
 
 from confinement import limit_resources
 from folders import lay_out
 from linux import PR_SET_PDEATHSIG, prctl
+from log import warn
 
 EXEC_FAILED = 127
 # Python ignores these, or the runner handles them; a script begins with what everybody begins with.
@@ -40,7 +40,7 @@ def fork(work, keep=()):
             status = 0
     except BaseException as error:
         # Nothing of the parent's may run here: neither its loop nor its clean-up.
-        print("runner: %s" % error, file=sys.stderr, flush=True)
+        warn(error)
     finally:
         os._exit(status)
 

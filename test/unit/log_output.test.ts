@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { type StdioOptions, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, constants, openSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -182,5 +183,37 @@ describe("a log that is read", () => {
     } finally {
       await bounded.stop();
     }
+  });
+});
+
+describe("a runner's log", () => {
+  const code = `import log
+for i in range(3000): log.warn("line %d \\x1b[2J\\u202e" % i + "x" * 500)
+`;
+  const say = (stdio: StdioOptions) =>
+    spawn("python3", ["-B", "-c", code], { cwd: join(ROOT, "internal/runner"), stdio });
+
+  it("stops nobody where nothing can be written", async () => {
+    const full = openSync("/dev/full", "w");
+    for (const where of [full, "pipe"] as const) {
+      const child = say(["ignore", "ignore", where]);
+      // Of the pipe nothing is read until it has ended.
+      const [status] = await once(child, "exit");
+      assert.equal(status, 0);
+      child.stderr?.destroy();
+    }
+    closeSync(full);
+  });
+
+  it("says lines of JSON that drive no terminal", async () => {
+    const child = say(["ignore", "ignore", "pipe"]);
+    assert.ok(child.stderr);
+    const text = (await child.stderr.toArray()).join("");
+    const lines = text.trimEnd().split("\n");
+    assert.ok(lines.length > 100);
+    assert.doesNotMatch(text, /[^\n\x20-\x7e]/);
+    const { level, name, msg } = JSON.parse(lines[0] ?? "");
+    assert.deepEqual([level, name], ["warn", "runner"]);
+    assert.match(msg, /^line 0 /);
   });
 });
