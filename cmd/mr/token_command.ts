@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { appendFile, readFile } from "node:fs/promises";
-import { isTokenName, parseTokens, placeFault } from "../../internal/model/access.ts";
-import { messageOf } from "../../internal/model/errors.ts";
+import { accidental, isTokenName, parseTokens, placeFault } from "../../internal/model/access.ts";
+import { MrError, messageOf } from "../../internal/model/errors.ts";
 import { type Args, type Command, UsageError } from "./options.ts";
 
 const SECRET_BYTES = 32;
@@ -39,7 +39,8 @@ async function makeToken(args: Args): Promise<number> {
   const hash = createHash("sha256").update(token).digest("hex");
   const line = `${name} sha256:${hash} ${places.join(",")}\n`;
   const file = args.text("file");
-  if (file !== undefined) await addLine(file, line);
+  const isOwn = !args.has("places") && !args.has("containers");
+  if (file !== undefined) await addLine(file, line, isOwn);
   process.stdout.write(`${token}\n${file === undefined ? line : ""}`);
   return 0;
 }
@@ -57,15 +58,19 @@ function placesOf(args: Args, name: string): string[] {
   return places;
 }
 
-/** Nothing is added to a file that the proxy would refuse then. */
-async function addLine(file: string, line: string): Promise<void> {
+/** Nothing is added to a file that the proxy would refuse then; nor places by a name that are another's. */
+async function addLine(file: string, line: string, isOwn: boolean): Promise<void> {
   const before = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "";
     throw new UsageError(`${file}: ${error.message}`);
   });
   const separator = before === "" || before.endsWith("\n") ? "" : "\n";
   try {
-    parseTokens(before + separator + line);
+    const entries = parseTokens(before + separator + line);
+    const last = entries.at(-1);
+    const shared = isOwn && last !== undefined ? accidental(last, entries) : undefined;
+    if (shared !== undefined)
+      throw new MrError("invalid", `${shared}: take another name, or give --places`);
   } catch (error) {
     throw new UsageError(`${file}: ${messageOf(error)}`);
   }

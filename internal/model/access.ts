@@ -98,6 +98,7 @@ function holds(given: Given, { container, prefix, exact }: Place): boolean {
 }
 
 function parsePlace(text: string): Given | string {
+  if (/[\s,]/.test(text)) return "a place has no blanks and no commas: give the folder above it";
   const [, letter, place = ""] = /^(?:([rw]):)?(.*)$/s.exec(text) ?? [];
   const rights = ({ r: ["read"], w: ["write"] } as const)[letter ?? ""] ?? BOTH;
   const slash = place.indexOf("/");
@@ -130,13 +131,17 @@ export function placeFault(text: string): string | undefined {
 }
 
 /**
- * Reads a file of tokens: a line each, `NAME sha256:HEX PLACE,PLACE...`; `#` begins a comment.
+ * Reads a file of tokens: a line each, `NAME sha256:HEX PLACE,PLACE...`; `#` begins a comment, at the
+ * beginning of a line or after a blank: a folder's name may have one.
  * @throws MrError `invalid` naming the line, never what stands in it.
  */
 export function parseTokens(text: string): TokenEntry[] {
   const entries: TokenEntry[] = [];
   for (const [index, line] of text.split(/\r?\n/).entries()) {
-    const words = line.replace(/#.*/, "").trim().split(/\s+/);
+    const words = line
+      .replace(/(^|\s)#.*/, "")
+      .trim()
+      .split(/\s+/);
     if (words[0] === "") continue;
     const entry = parseEntry(words, `line ${index + 1}`);
     if (entries.some(({ name }) => name === entry.name))
@@ -175,6 +180,25 @@ export function sharedScripts(entries: TokenEntry[]): string[] {
     .filter((caller) => caller.places !== undefined && caller.may("write", all))
     .map(({ name }) => name);
   return names.length > 1 ? names : [];
+}
+
+/**
+ * Two tokens' places of which one holds the other by its `*`, and that so may be an accident of names:
+ * `team-*` is also what begins with `team-a-`. Undefined: none of this entry's.
+ */
+export function accidental(entry: TokenEntry, others: TokenEntry[]): string | undefined {
+  const placesIn = ({ name, places }: TokenEntry) =>
+    places.flatMap((text) => {
+      const place = parsePlace(text);
+      return typeof place === "string" || place.container === "" ? [] : [{ name, text, place }];
+    });
+  for (const other of others.filter(({ name }) => name !== entry.name).flatMap(placesIn))
+    for (const { text, place } of placesIn(entry)) {
+      const isWider = place.several && isIn(place, other.place.container);
+      if (isWider || (other.place.several && isIn(other.place, place.container)))
+        return `${text} and ${other.name}'s ${other.text} have containers in common`;
+    }
+  return undefined;
 }
 
 /** What a job does where, by what its request says; `id` where it was accepted. */

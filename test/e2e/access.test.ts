@@ -7,8 +7,9 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
 import { Client, type JobJson } from "../../cmd/mr/client.ts";
+import { parseTokens } from "../../internal/model/access.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
-import { until } from "../support/processes.ts";
+import { scratchFolder, until } from "../support/processes.ts";
 
 const run = promisify(execFile);
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -317,6 +318,29 @@ describe("a proxy with tokens", () => {
     await run("/usr/bin/python3", [join(ROOT, python[0] ?? ""), ...python.slice(1)], {
       env: { ...env, MR_TOKEN: TOKENS.alice[0] },
     });
+  });
+});
+
+describe("a token", () => {
+  it("is given no places by its name that are another's, and no others than it says", async () => {
+    await using folder = await scratchFolder("tokens");
+    const file = join(folder.path, "tokens");
+    const token = (...args: string[]) =>
+      run(process.execPath, [MR, "token", ...args, "--file", file]).then(
+        () => ({ code: 0, stderr: "" }),
+        ({ code, stderr }: { code: number; stderr: string }) => ({ code, stderr }),
+      );
+    assert.equal((await token("team-a")).code, 0);
+    for (const name of ["team", "team-a-b"]) {
+      const { code, stderr } = await token(name);
+      assert.equal(code, 2, stderr);
+      assert.match(stderr, /team-a-\* .*containers in common|containers in common.*--places/);
+    }
+    assert.equal((await token("team", "--places", "team-data")).code, 0);
+    assert.equal((await token("odd", "--places", "w:box/team#1")).code, 0);
+    assert.equal((await token("blank", "--places", "w:box/a b")).code, 2);
+    const odd = parseTokens(await readFile(file, "utf8")).find(({ name }) => name === "odd");
+    assert.deepEqual(odd?.places, ["w:box/team#1"]);
   });
 });
 
