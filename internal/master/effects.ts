@@ -22,13 +22,7 @@ import {
 import type { Archive, Command, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { badOutputOf, outputOf } from "../scheduler/state.ts";
-import {
-  cutRanges,
-  KEY_INDEX_BYTES_MAX,
-  type KeySample,
-  parseKeyIndex,
-  samplesOf,
-} from "../shuffle/key_index.ts";
+import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
 import { lineOrder } from "../shuffle/key_order.ts";
 import { inBatches, inLanes } from "./lanes.ts";
 import { sortedInTurns, Turns } from "./turns.ts";
@@ -188,8 +182,6 @@ export class StorageEffects {
   }
 
   private async readKeyIndex({ object, indexOffset, size }: Segments) {
-    if (size - indexOffset > KEY_INDEX_BYTES_MAX)
-      throw new MrError("corrupt", `${object}: no index of keys is as long as this one's`);
     const range = { start: indexOffset, length: size - indexOffset };
     return parseKeyIndex(await readAll(this.store.read(CONTAINER.intermediate, object, range)));
   }

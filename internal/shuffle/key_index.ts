@@ -13,10 +13,8 @@ const UNKNOWN = 0xffff;
 /** Longer keys are cut here: their beginning sorts before them, and that is enough. */
 export const INDEX_KEY_BYTES = 256;
 
-/** A longer index tells of every second block only, and so on: the leader reads those of all maps. */
+/** A longer index tells of every second block only, and so on: the leader reads those of all maps (LIMIT.runIndexBytes). */
 const ENTRIES_MAX = 100_000;
-/** The longest that there is. */
-export const KEY_INDEX_BYTES_MAX = ENTRIES_MAX * (10 + INDEX_KEY_BYTES) + 12;
 
 export interface KeyIndexEntry {
   offset: number;

@@ -4,6 +4,8 @@ import { connect } from "node:http2";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import type { JobJson } from "../../cmd/mr/client.ts";
+import type { AttemptId } from "../../internal/model/ids.ts";
+import { mapOutputName } from "../../internal/model/task.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { until } from "../support/processes.ts";
 import { RawWorker } from "../support/raw_worker.ts";
@@ -176,6 +178,30 @@ describe("a leader and a worker that lies", () => {
     worker[Symbol.dispose]();
     assert.equal(job.state, "succeeded", JSON.stringify(job));
     assert.equal(String(await outputOf(cluster.client, job.id)), "b\na\n");
+  });
+
+  it("takes no map output with an index of keys that is longer than any", async () => {
+    using worker = new RawWorker(leader.address);
+    worker.hello("weaver-1", { slots: 1 });
+    worker.say({ case: "ready", value: { free: 1, grantsSeen: 0, ahead: 0 } });
+    const request = { mapper: "cat", reducer: "cat", data: "text", m_num: 2, r_num: 2 };
+    const running = runJob(cluster.client, { ...request, partitioner: "range" });
+    const grant = await until("a grant", () => {
+      const found = worker.heard.find((message) => message.case === "grant");
+      return found?.case === "grant" ? found.value : undefined;
+    });
+    const object = mapOutputName(grant.attempt as AttemptId);
+    const value = { object, size: BigInt(1_200 * MB), indexOffset: 0n, digest: "", sizes: "AAAA" };
+    const output = { output: { case: "segments" as const, value } };
+    worker.say({ case: "completed", value: { attempt: grant.attempt, output, stats: STATS } });
+    const settled = await until("an answer", () =>
+      worker.heard.find((message) => message.case === "settled"),
+    );
+    assert.ok(settled.case === "settled" && !settled.value.won);
+    worker.say({ case: "goodbye", value: {} });
+    const job = await running;
+    assert.equal(job.state, "succeeded", JSON.stringify(job));
+    await staysAsItWas();
   });
 
   it("holds no more of halves of messages than it has set aside", async () => {

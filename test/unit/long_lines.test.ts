@@ -171,7 +171,7 @@ describe("what keys and options multiply", () => {
     for (let i = 0; i < records; i += 1)
       keyIndex.beginBlock(i * 63, Buffer.from(String(i).padStart(250, "0")));
     const bytes = keyIndex.end(records * 63);
-    assert.ok(bytes.length <= KEY_INDEX_BYTES_MAX, `${bytes.length} bytes`);
+    assert.ok(bytes.length <= LIMIT.runIndexBytes, `${bytes.length} bytes`);
     const { blocks, end } = parseKeyIndex(bytes);
     assert.ok(blocks.length > 10_000, `${blocks.length} blocks`);
     assert.equal(end, records * 63);
