@@ -4,15 +4,12 @@ import { gzipSync } from "node:zlib";
 import { planMemory } from "../../cmd/worker/memory_plan.ts";
 import { contractOf } from "../../internal/model/contract.ts";
 import { MrError } from "../../internal/model/errors.ts";
+import { LIMIT } from "../../internal/model/limits.ts";
 import type { StagedObject } from "../../internal/model/object_store.ts";
 import { newStats } from "../../internal/model/task.ts";
 import { OUTPUT } from "../../internal/shuffle/kernel/functions.ts";
 import { Kernel } from "../../internal/shuffle/kernel/kernel.ts";
-import {
-  KEY_INDEX_BYTES_MAX,
-  KeyIndexWriter,
-  parseKeyIndex,
-} from "../../internal/shuffle/key_index.ts";
+import { KeyIndexWriter, parseKeyIndex } from "../../internal/shuffle/key_index.ts";
 import { lineOrder } from "../../internal/shuffle/key_order.ts";
 import { LargeMemory, type LargeShare, TooLarge } from "../../internal/shuffle/large_memory.ts";
 import { countLines } from "../../internal/shuffle/lines.ts";
