@@ -134,8 +134,12 @@ export class Pod implements AsyncDisposable {
     for (const { name: variable, value, valueFrom } of container.env ?? []) {
       const path = valueFrom?.fieldRef?.fieldPath;
       const isCpu = valueFrom?.resourceFieldRef?.resource === "limits.cpu";
+      const isNamespace = path === "metadata.namespace";
+      const found = path === "status.podIP" ? "127.0.0.1" : isNamespace ? "mr" : path ? name : "";
+      // As a kubelet does: a variable from before may be named.
       own[variable] =
-        value ?? (path === "status.podIP" ? "127.0.0.1" : isCpu ? "2" : path ? name : "");
+        value?.replace(/\$\((\w+)\)/g, (whole, word) => own[word] ?? whole) ??
+        (isCpu ? "2" : found);
     }
     // What has no environment of its own is not given one.
     const changed = Object.keys(own).length > 0 ? { ...own, ...env } : {};
