@@ -47,6 +47,14 @@ export const receiptSchema = keptObject({
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 
+/** Of blocks that lie with their blob, as in Azure: they can be published under no other name. */
+const TOKEN_OF_BLOCKS = /^[0-9a-f]{24}:\d{1,5}$/;
+
+/** Whether it can be for what this group has staged: elsewhere a token begins with the group. */
+export function isStagedBy(group: string, { token }: Receipt): boolean {
+  return token.startsWith(`${group}/`) || TOKEN_OF_BLOCKS.test(token);
+}
+
 export const taskOutputSchema = z.union([
   segmentsSchema,
   keptObject({ kind: z.literal("part"), receipt: receiptSchema }),

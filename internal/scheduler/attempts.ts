@@ -6,7 +6,7 @@ import { LIMIT } from "../model/limits.ts";
 import { joinName, locationOf } from "../model/names.ts";
 import { type DoneRecord, type FailsRecord, key } from "../model/records.ts";
 import type { WorkerMessage } from "../model/session.ts";
-import { mapOutputName, type TaskOutput } from "../model/task.ts";
+import { isStagedBy, mapOutputName, type TaskOutput } from "../model/task.ts";
 import { countDeath } from "./alone.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob, sweepIfDrained } from "./job_end.ts";
@@ -332,9 +332,7 @@ function isExpectedOutput(job: Job, message: Said<"completed">): boolean {
   if (name === undefined) return false;
   const output: TaskOutput = message.output;
   const receipts = [message.bad?.receipt, output.kind === "part" ? output.receipt : undefined];
-  // A token with a slash begins with the group of what was staged, which is the job.
-  if (receipts.some((one) => one?.token.includes("/") && !one.token.startsWith(`${name.job}/`)))
-    return false;
+  if (receipts.some((one) => one !== undefined && !isStagedBy(name.job, one))) return false;
   if (message.bad !== undefined) {
     const { receipt } = message.bad;
     const place = locationOf(badOutputOf(job.record));

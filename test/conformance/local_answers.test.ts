@@ -61,6 +61,36 @@ describe("a folder store", () => {
     }
   });
 
+  it("publishes what was staged under its own token, and nothing else that lies there", async () => {
+    await using folder = await scratchFolder("tokens");
+    const store = new LocalStore(folder.path);
+    await store.ensureContainer("box");
+    const staged = await store.stage("box", "a", "put");
+    await staged.write(Buffer.from("another's"));
+    const receipt = await staged.seal();
+    const [group = "", id = ""] = receipt.token.split("/");
+    for (const token of [
+      group,
+      `${group}/`,
+      `${group}/.`,
+      `x/../${receipt.token}`,
+      id,
+      "",
+      "/",
+      `/${id}`,
+    ]) {
+      const forged = { ...receipt, name: "stolen", token };
+      await assert.rejects(store.publish(forged), (error) => MrError.is(error, "corrupt"), token);
+      await assert.rejects(store.discard(forged), (error) => MrError.is(error, "corrupt"), token);
+    }
+    for (const group of ["", "..", "a/b", "."])
+      await assert.rejects(store.discardStaged("box", group), (error) =>
+        MrError.is(error, "invalid"),
+      );
+    await store.publish(receipt);
+    assert.equal((await readAll(store.read("box", "a"))).toString(), "another's");
+  });
+
   it("reads nothing outside a container, by whatever name", async () => {
     await using folder = await scratchFolder("outside");
     for (const container of ["box", "other"]) await mkdir(join(folder.path, container));

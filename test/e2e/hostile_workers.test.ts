@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { connect } from "node:http2";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import type { JobJson } from "../../cmd/mr/client.ts";
 import type { AttemptId } from "../../internal/model/ids.ts";
 import { mapOutputName } from "../../internal/model/task.ts";
+import { LocalStore } from "../../internal/storage/local/local_store.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { until } from "../support/processes.ts";
 import { RawWorker } from "../support/raw_worker.ts";
@@ -151,7 +153,8 @@ describe("a leader and a worker that lies", () => {
     await staysAsItWas();
   });
 
-  it("has a task done again whose part was never staged", async () => {
+  /** What a worker that was granted a task of a job says it has made of it. */
+  async function runWithLie(token: (id: string) => string): Promise<JobJson> {
     const worker = new RawWorker(leader.address);
     worker.hello("thief-1", { slots: 1 });
     worker.say({ case: "ready", value: { free: 1, grantsSeen: 0, ahead: 0 } });
@@ -163,8 +166,7 @@ describe("a leader and a worker that lies", () => {
     });
     const [id = "", task = ""] = grant.attempt.split("/");
     const name = `${id}/part-${task.slice(2)}`;
-    const token = `${id}/00000000-0000-0000-0000-000000000000`;
-    const value = { container: "dfs-dest", name, size: 5n, token };
+    const value = { container: "dfs-dest", name, size: 5n, token: token(id) };
     worker.say({
       case: "completed",
       value: {
@@ -176,6 +178,11 @@ describe("a leader and a worker that lies", () => {
     worker.say({ case: "goodbye", value: {} });
     const job = await running;
     worker[Symbol.dispose]();
+    return job;
+  }
+
+  it("has a task done again whose part was never staged", async () => {
+    const job = await runWithLie((id) => `${id}/00000000-0000-0000-0000-000000000000`);
     assert.equal(job.state, "succeeded", JSON.stringify(job));
     assert.equal(String(await outputOf(cluster.client, job.id)), "b\na\n");
   });
@@ -202,6 +209,19 @@ describe("a leader and a worker that lies", () => {
     const job = await running;
     assert.equal(job.state, "succeeded", JSON.stringify(job));
     await staysAsItWas();
+  });
+
+  it("publishes nothing that others have staged, by whatever token", async () => {
+    const store = new LocalStore(join(cluster.dir, "store"));
+    for (const lie of [(token: string) => token, (token: string) => token.split("/")[0] ?? ""]) {
+      const staged = await store.stage("dfs-dest", "theirs", "put");
+      await staged.write(Buffer.from("a secret\n"));
+      const receipt = await staged.seal();
+      const job = await runWithLie(() => lie(receipt.token));
+      assert.equal(job.state, "succeeded", JSON.stringify(job));
+      assert.equal(String(await outputOf(cluster.client, job.id)), "b\na\n");
+      await store.publish(receipt);
+    }
   });
 
   it("holds no more of halves of messages than it has set aside", async () => {

@@ -184,7 +184,7 @@ export class ScenarioInterpreter {
     const job = this.state.jobs.get(id);
     const place = locationOf(job === undefined ? "x" : outputOf(job.record));
     const name = joinName(place.prefix, partName(Number(index)));
-    return { container: place.container, name, size: 1, token: "t" };
+    return { container: place.container, name, size: 1, token: `${id}/part` };
   }
 
   private badOf(attempt: string, records: number): BadRecords {
@@ -192,7 +192,7 @@ export class ScenarioInterpreter {
     const job = this.state.jobs.get(id);
     const place = locationOf(job === undefined ? "x" : outputOf(job.record));
     const name = joinName(place.prefix, `_bad/${task}`);
-    return { records, receipt: { container: place.container, name, size: 1, token: "bad" } };
+    return { records, receipt: { container: place.container, name, size: 1, token: `${id}/bad` } };
   }
 
   private outputOf(attempt: string, digest: string): TaskOutput {

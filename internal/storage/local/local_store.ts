@@ -32,6 +32,8 @@ import { openBlocking, openPooled } from "./open_file.ts";
  * container name) on the same file system, so that publishing is a rename.
  */
 const STAGING = ".staging";
+/** GROUP/UUID */
+const TOKEN = /^[^/]+\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const READ_BYTES = 256 * 1024;
 /** Of a listing. */
 const LOOKS_AT_A_TIME = 64;
@@ -191,7 +193,9 @@ export class LocalStore implements ObjectStore {
   }
 
   async discardStaged(container: string, group: string): Promise<void> {
-    const path = this.staged(container, group);
+    const fault = group.includes("/") ? "a group has no slash" : blobNameFault(group);
+    if (fault !== undefined) throw new MrError("invalid", `${group}: ${fault}`);
+    const path = join(this.staging(container), group);
     await guard(container, rm(path, { recursive: true, force: true }));
     await this.pruneStaging(dirname(path));
   }
@@ -278,10 +282,16 @@ export class LocalStore implements ObjectStore {
     return join(this.folder(container), name);
   }
 
+  /** The file of a receipt: a token comes from others, and names no folder that others stage in. */
   private staged(container: string, token: string): string {
-    const fault = containerNameFault(container) ?? blobNameFault(token);
-    if (fault !== undefined) throw new MrError("invalid", `receipt: ${fault}`);
-    return join(this.root, STAGING, container, token);
+    if (!TOKEN.test(token) || blobNameFault(token) !== undefined)
+      throw new MrError("corrupt", "storage: not a receipt of this store");
+    return join(this.staging(container), token);
+  }
+
+  private staging(container: string): string {
+    this.folder(container); // refuses bad names
+    return join(this.root, STAGING, container);
   }
 }
 
