@@ -19,7 +19,7 @@ import {
   type TaskPlan,
   taskPlanSchema,
 } from "../model/task.ts";
-import type { Archive, Command, Plan } from "../scheduler/events.ts";
+import type { Archive, Command, Marker, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { badOutputOf, outputOf } from "../scheduler/state.ts";
 import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
@@ -30,6 +30,11 @@ import { sortedInTurns, Turns } from "./turns.ts";
 type Of<K extends Command["kind"]> = Extract<Command, { kind: K }>;
 
 const RETRY_MS_MAX = 10_000;
+/**
+ * To publish, for what it rests on has been paid for: about 3 s where a name is taken, say, and about
+ * five minutes where an operator may have to give a right back.
+ */
+const PUBLISH_TRIES = (error: unknown) => (MrError.is(error, "denied") ? 35 : 5);
 /** Keys looked at to cut ranges: of all map outputs together, and of each. */
 const SAMPLES_MAX = 200_000;
 const SAMPLES_MIN = 20;
@@ -187,29 +192,41 @@ export class StorageEffects {
   }
 
   /**
-   * Every receipt, then the marker. Ends only when all is done, or the term is over; or when some of
+   * Every receipt, then the marker. Ends when all is done, or the term is over; or when some of
    * what was staged is no more.
    * @returns these, and then there is no marker.
+   * @throws MrError: it is refused, and was tried for long enough.
    */
   async publish({ job, receipts, marker }: Of<"publish">): Promise<Receipt[]> {
     const gone = new Set<Receipt>();
-    await this.insist(
-      "publishing",
-      job,
-      async () => {
-        await inLanes(receipts, async (receipt) => {
-          await failurePoint("master.publish.before-part");
-          if (!(await this.published(receipt))) gone.add(receipt);
-          await failurePoint("master.publish.after-part");
-        });
-        if (gone.size > 0) return;
-        await failurePoint("master.publish.before-marker");
-        await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
-        await failurePoint("master.publish.after-marker");
-      },
-      true,
-    );
+    const body = async () => {
+      await inLanes(receipts, async (receipt) => {
+        await failurePoint("master.publish.before-part");
+        if (!(await this.published(receipt))) gone.add(receipt);
+        await failurePoint("master.publish.after-part");
+      });
+      if (gone.size > 0) return;
+      await failurePoint("master.publish.before-marker");
+      await this.store.create(marker.container, marker.name, Buffer.from(marker.body));
+      await failurePoint("master.publish.after-marker");
+    };
+    try {
+      await this.insist("publishing", job, body, PUBLISH_TRIES);
+    } catch (error) {
+      // By a leader that died since: then it has succeeded, and cannot fail any more.
+      if (this.signal.aborted || !(await this.isAllThere(receipts, marker))) throw error;
+    }
     return [...gone];
+  }
+
+  private async isAllThere(receipts: Receipt[], marker: Marker): Promise<boolean> {
+    const objects = [...receipts, { ...marker, size: Buffer.byteLength(marker.body) }];
+    let isThere = true;
+    await inLanes(objects, async ({ container, name, size }) => {
+      const found = await this.store.head(container, name).catch(() => undefined);
+      if (found?.size !== size) isThere = false;
+    });
+    return isThere;
   }
 
   /** @returns false: it is gone for good. */
@@ -240,7 +257,7 @@ export class StorageEffects {
           );
         if (what.logs) await this.deleteAll(CONTAINER.logs, `${job.id}/`);
       },
-      true,
+      () => Number.POSITIVE_INFINITY,
     );
   }
 
@@ -308,20 +325,24 @@ export class StorageEffects {
     }
   }
 
-  /** Retries with growing, jittered waits: what may pass; or, `always`, any failure. */
+  /**
+   * Retries with growing, jittered waits: what may pass, until it does; any other failure so often.
+   * @param refusalsMax how many of its kind are borne with.
+   */
   private async insist<T>(
     what: string,
     job: JobId,
     body: () => Promise<T>,
-    always = false,
+    refusalsMax: (error: unknown) => number = () => 0,
   ): Promise<T> {
-    for (let tries = 0; ; tries += 1) {
+    for (let tries = 0, refusals = 0; ; tries += 1) {
       this.signal.throwIfAborted();
       try {
         return await body();
       } catch (error) {
         const passing = error instanceof MrError && error.retryable;
-        if (!always && !passing) throw error;
+        if (!passing && refusals >= refusalsMax(error)) throw error;
+        if (!passing) refusals += 1;
         this.logger.warn({ job, tries, error: messageOf(error) }, `${what} failed; trying again`);
         this.trouble(job, `${what} failed, and is tried again: ${messageOf(error)}`);
         const waitMs = Math.min(RETRY_MS_MAX, 100 * 2 ** Math.min(tries, 10));

@@ -1,12 +1,19 @@
 const REQUESTS_AT_A_TIME = 16;
 
-/** Works on some items at a time. */
+/** Works on some items at a time. When one fails, no other is begun, and nothing is under way any more. */
 export async function inLanes<T>(items: T[], work: (item: T) => Promise<unknown>): Promise<void> {
   let next = 0;
   const lane = async () => {
-    while (next < items.length) await work(items[next++] as T);
+    try {
+      while (next < items.length) await work(items[next++] as T);
+    } finally {
+      // After a failure the others stop; at the end there is nothing left anyway.
+      next = items.length;
+    }
   };
-  await Promise.all(Array.from({ length: Math.min(REQUESTS_AT_A_TIME, items.length) }, lane));
+  const lanes = Array.from({ length: Math.min(REQUESTS_AT_A_TIME, items.length) }, lane);
+  await Promise.allSettled(lanes);
+  await Promise.all(lanes);
 }
 
 /** The same, with at most so many bytes of them in memory. */

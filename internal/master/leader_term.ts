@@ -194,9 +194,14 @@ export class LeaderTerm {
 
   private async publish(effect: Extract<Effect, { kind: "publish" }>): Promise<void> {
     const { job } = effect;
-    const gone = await this.effects.publish(effect);
-    if (gone.length > 0) this.post({ kind: "publish-failed", job, gone });
-    else this.post({ kind: "published", job });
+    try {
+      const gone = await this.effects.publish(effect);
+      if (gone.length > 0) this.post({ kind: "publish-failed", job, gone });
+      else this.post({ kind: "published", job });
+    } catch (error) {
+      if (this.end.signal.aborted) return;
+      this.post({ kind: "publish-refused", job, message: messageOf(error) });
+    }
   }
 
   private async cut(effect: Extract<Effect, { kind: "cut" }>): Promise<void> {

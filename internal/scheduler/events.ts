@@ -29,6 +29,8 @@ export type Event = { atMs: number; wallMs: number } & (
   | { kind: "published"; job: JobId }
   /** @property gone what was staged, and is no more: it cannot be published. */
   | { kind: "publish-failed"; job: JobId; gone: Receipt[] }
+  /** Storage refuses it, and no trying helps. */
+  | { kind: "publish-refused"; job: JobId; message: string }
   /** What the leader does for a job does not get on; it is tried again. */
   | { kind: "trouble"; job: JobId; message: string }
   | { kind: "swept"; job: JobId; what: SweepScope }

@@ -156,10 +156,22 @@ function markerOf(job: Job): Marker {
   return { ...place, name: joinName(place.prefix, MAP_MANIFEST), body };
 }
 
-/** The one way back from `committing` (S5). */
+/** The way back from `committing` (S5). */
 export function publishFailed(state: State, event: Of<"publish-failed">, out: Command[]): void {
   const job = state.jobs.get(event.job);
   if (job?.stage.kind === "committing") losePart(state, job, event.gone, event, out);
+}
+
+/**
+ * The way out of `committing` (S5): the report is the decision. Until it is recorded any leader tries
+ * to publish again, and may yet succeed; nobody has been told otherwise.
+ */
+export function publishRefused(state: State, event: Of<"publish-refused">, out: Command[]): void {
+  const job = state.jobs.get(event.job);
+  if (job?.stage.kind !== "committing") return;
+  const message = `its result cannot be published: ${event.message}`;
+  const error = { class: "input", message, task: "", attempt: "", logTail: "" };
+  endJob(state, job, { state: "failed", error }, event, out);
 }
 
 export function trouble(state: State, event: Of<"trouble">, out: Command[]): void {

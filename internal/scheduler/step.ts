@@ -15,7 +15,8 @@
  * S4  a reduce task is granted only when every map task is done, and its
  *     sources are the winners' outputs.
  * S5  from `committing` on a job can only succeed; unless what was staged is gone, when the
- *     decision is taken back, recorded as such (lost_outputs.ts).
+ *     decision is taken back, recorded as such (lost_outputs.ts), or storage refuses to make it
+ *     visible, when the job fails (job_stages.ts).
  * S6  every completed attempt is answered by `settled`, so that no worker keeps
  *     or deletes data on a guess.
  * S7  an ended job is swept only when none of its attempts lives.
@@ -34,6 +35,7 @@ import {
   planned,
   published,
   publishFailed,
+  publishRefused,
   trouble,
 } from "./job_stages.ts";
 import { cancelJob, lookAtQueue, startQueued, submitJob } from "./jobs.ts";
@@ -79,6 +81,8 @@ function handle(state: State, event: Event, out: Command[]): void {
       return published(state, event, out);
     case "publish-failed":
       return publishFailed(state, event, out);
+    case "publish-refused":
+      return publishRefused(state, event, out);
     case "trouble":
       return trouble(state, event, out);
     case "swept":

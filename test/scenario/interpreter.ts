@@ -92,6 +92,8 @@ export class ScenarioInterpreter {
         };
       case "published":
         return { ...time, kind: word, job: this.jobs.get(first) ?? "" };
+      case "publish-refused":
+        return { ...time, kind: word, job: this.jobs.get(first) ?? "", message: "no right to it" };
       case "publish-failed": {
         const job = this.jobs.get(first) ?? "";
         return { ...time, kind: word, job, gone: plain.slice(1).map((at) => this.partOf(job, at)) };

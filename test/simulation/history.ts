@@ -17,6 +17,7 @@ export const SEEN = [
   "outputs lost",
   "results reset",
   "parts gone",
+  "results refused",
   "backups",
   "leftovers swept",
   "bad records",
@@ -154,6 +155,8 @@ export class History {
         state === "succeeded",
         `I6: ${job} is ${state}; its marker`,
       );
+    if (before === undefined && report.error?.message.endsWith("refused") === true)
+      this.seen["results refused"] += 1;
     this.reports.set(job, report);
     if (report.record.spec.phase === "reduce") this.seen["reduce phases"] += 1;
   }

@@ -303,8 +303,10 @@ export class MasterModel extends ProcessModel {
         this.comesTo("half published");
       });
     });
+    const isRefused = this.scene.world.chance(0.003) && !storage.markers.has(job);
     const last = receipts.length * 10;
     this.later(mode, last, last + 50, () => {
+      if (isRefused) return this.post({ kind: "publish-refused", job, message: "refused" });
       if (gone.length > 0) return this.post({ kind: "publish-failed", job, gone });
       storage.mark(job, marker);
       if (!this.comesTo("published")) this.post({ kind: "published", job });

@@ -178,7 +178,8 @@ export class LocalStore implements ObjectStore {
       await withFolder(to, () => rename(from, to));
     } catch (error) {
       const place = `${receipt.container}/${receipt.name}`;
-      if (!isMissing(error)) throw storageError(error, place);
+      // ENOTDIR is of either: of a part's folder there may be a file.
+      if (!isMissing(error) || isThere(from, place)) throw storageError(error, place);
       // O2: it was renamed before, perhaps by a leader that died since.
       const there = await this.head(receipt.container, receipt.name);
       if (there?.size !== receipt.size)
@@ -217,7 +218,9 @@ export class LocalStore implements ObjectStore {
       await withFolder(to, () => link(this.staged(container, receipt.token), to));
       return "created";
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "EEXIST") return "exists";
+      // A folder in its place is no object.
+      const isTaken = (error as NodeJS.ErrnoException).code === "EEXIST";
+      if (isTaken && this.look(container, name) !== undefined) return "exists";
       throw storageError(error, `${container}/${name}`);
     } finally {
       await this.discard(receipt);
@@ -392,6 +395,10 @@ function etagOf(found: { mtimeNs: bigint; size: bigint; ino: bigint }): string {
 
 function byBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+function isThere(path: string, place: string): boolean {
+  return statOrNothing(path, place) !== undefined;
 }
 
 function statOrNothing(path: string, place: string): BigIntStats | undefined {
