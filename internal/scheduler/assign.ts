@@ -3,6 +3,7 @@ import { sharesOf, type TaskJob } from "../model/task.ts";
 import { assignmentFrom, planOf, taskJobFrom } from "./assignment.ts";
 import type { Command } from "./events.ts";
 import { openLease } from "./leases.ts";
+import { runningOf } from "./owners.ts";
 import {
   currentPhase,
   type Job,
@@ -51,7 +52,7 @@ export function hasRoom(worker: Worker, task: Task, atMs: number): boolean {
 
 /**
  * Grants ready tasks to free slots: among jobs, the highest priority first and
- * then the one with the fewest running attempts; among workers, in turn. A worker whose
+ * then those of the owner with the fewest running attempts, and of these the one with the fewest; among workers, in turn. A worker whose
  * free shares do not suffice for the job whose turn it is keeps them: else the
  * reduce tasks of one job, of which a slot takes several, would keep the map tasks of another out.
  */
@@ -131,22 +132,23 @@ function nextTask(
 
 /** Of the jobs with something to grant, the one whose turn it is; others are forgotten here. */
 function fairest(state: State, passed: Set<Job>): Job | undefined {
+  const compare = byFairness(state);
   let best: Job | undefined;
   for (const id of state.runnable) {
     const job = state.jobs.get(id);
     if (job === undefined || (currentPhase(job)?.ready.length ?? 0) === 0)
       state.runnable.delete(id);
-    else if (!passed.has(job) && (best === undefined || byFairness(job, best) < 0)) best = job;
+    else if (!passed.has(job) && (best === undefined || compare(job, best) < 0)) best = job;
   }
   return best;
 }
 
-export function byFairness(a: Job, b: Job): number {
-  return (
+export function byFairness(state: State): (a: Job, b: Job) => number {
+  return (a, b) =>
     b.record.spec.priority - a.record.spec.priority ||
+    runningOf(state, a) - runningOf(state, b) ||
     a.running - b.running ||
-    a.record.order - b.record.order
-  );
+    a.record.order - b.record.order;
 }
 
 /** Takes the first ready task that may run; entries whose task is no longer pending are dropped. */

@@ -16,7 +16,7 @@ export function beginReducesEarly(state: State, atMs: number, out: Command[]): v
   const jobs = [...state.jobs.values()].filter(waitsForLastMaps);
   if (jobs.length === 0) return;
   const slots = freeSlots(state, atMs);
-  for (const job of jobs.toSorted(byFairness)) {
+  for (const job of jobs.toSorted(byFairness(state))) {
     for (const [partition, early] of job.early) tell(state, job, partition, early, out);
     for (let partition = 0; partition < job.reduce.tasks.length && slots.size > 0; partition += 1) {
       if (job.early.has(partition)) continue;

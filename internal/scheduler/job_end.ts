@@ -5,6 +5,7 @@ import { planOf } from "./assignment.ts";
 import { forgetEarlyReduces } from "./early_reduces.ts";
 import type { Command, Event, SweepScope } from "./events.ts";
 import { revoke } from "./leases.ts";
+import { turnsOf } from "./owners.ts";
 import { deleteKeys, put } from "./record_writes.ts";
 import { type Job, newJob, type State, stateOf } from "./state.ts";
 import { isKeptStep, withSteps } from "./steps.ts";
@@ -89,7 +90,7 @@ function keysOf(job: Job): string[] {
   return keys;
 }
 
-/** Forgets the oldest ended jobs, with their steps; never one that a waiting job goes on from. */
+/** Forgets ended jobs, with their steps, the oldest of whoever has most first; never one that a waiting job goes on from. */
 export function expireJobs(state: State, wallMs: number, out: Command[]): void {
   const ended = [...state.jobs.values()].filter(
     (job) =>
@@ -105,7 +106,7 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
   const read = new Set<string>();
   for (const job of state.jobs.values())
     if (job.stage.kind !== "ended") read.add(job.record.spec.from);
-  for (const job of ended.toSorted((a, b) => a.record.order - b.record.order)) {
+  for (const job of oldestOfMost(ended)) {
     if ((surplus <= 0 && !tooOld(job)) || read.has(job.record.id)) continue;
     surplus -= 1;
     for (const one of withSteps(state, job)) {
@@ -115,6 +116,13 @@ export function expireJobs(state: State, wallMs: number, out: Command[]): void {
       out.push({ kind: "sweep", job: one.record, what });
     }
   }
+}
+
+/** As many as other owners have keep what they have, however many one owner ends. */
+function oldestOfMost(ended: Job[]): Job[] {
+  const newestFirst = ended.toSorted((a, b) => b.record.order - a.record.order);
+  const turns = turnsOf(newestFirst);
+  return newestFirst.reverse().toSorted((a, b) => (turns.get(b) ?? 0) - (turns.get(a) ?? 0));
 }
 
 /** From time to time: what a worker has made after its job was swept must not stay. */

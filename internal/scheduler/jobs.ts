@@ -5,6 +5,7 @@ import { shuffleOf } from "../model/job_request.ts";
 import { type JobRecord, key } from "../model/records.ts";
 import type { Command, Event } from "./events.ts";
 import { endJob } from "./job_end.ts";
+import { countByOwner, turnsOf } from "./owners.ts";
 import { continuePipeline, resumePoint } from "./pipeline.ts";
 import { put } from "./record_writes.ts";
 import { currentPhase, type Job, newJob, outputOf, type State, stateOf } from "./state.ts";
@@ -140,10 +141,14 @@ export function startQueued(state: State, at: At, out: Command[]): void {
     else if (job.stage.kind === "queued") queued.push(job);
     else if (hasPlace(state, job, at.atMs)) active.push(job);
   }
-  for (const job of queued.toSorted(byTurn)) {
+  const owners = countByOwner([...active, ...queued]).size;
+  const shareMin = Math.max(1, Math.floor(state.config.activeJobsMax / owners));
+  for (const job of inTurn(queued, active)) {
     // Jobs of a lower priority are no reason to wait: theirs are the slots that are left over.
     const before = active.filter(({ record }) => record.spec.priority >= priorityOf(job));
-    if (before.length >= state.config.activeJobsMax) continue;
+    // Nor are those that others have beyond their share, for one that has less than its own.
+    const own = before.filter(({ record }) => record.owner === job.record.owner);
+    if (before.length >= state.config.activeJobsMax && own.length >= shareMin) continue;
     job.stage = { kind: "planning" };
     job.activeSinceMs = at.atMs;
     active.push(job);
@@ -157,8 +162,13 @@ function priorityOf({ record }: Job): number {
   return record.spec.priority;
 }
 
-function byTurn(a: Job, b: Job): number {
-  return priorityOf(b) - priorityOf(a) || a.record.order - b.record.order;
+/** The highest priority first; then one of whoever has fewest, however many another has waiting. */
+function inTurn(queued: Job[], active: Job[]): Job[] {
+  const byPriority = (a: Job, b: Job) => priorityOf(b) - priorityOf(a);
+  const ordered = queued.toSorted((a, b) => byPriority(a, b) || a.record.order - b.record.order);
+  const turns = turnsOf(ordered, countByOwner(active));
+  const turnOf = (job: Job) => turns.get(job) ?? 0;
+  return ordered.toSorted((a, b) => byPriority(a, b) || turnOf(a) - turnOf(b));
 }
 
 /** Whether it counts among the active ones: it runs, or will at once when there is a slot. */

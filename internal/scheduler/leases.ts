@@ -3,6 +3,7 @@ import { LIMIT } from "../model/limits.ts";
 import type { DoneRecord } from "../model/records.ts";
 import { addCounter } from "../model/task.ts";
 import type { Command } from "./events.ts";
+import { countRunning } from "./owners.ts";
 import {
   type Attempt,
   currentPhase,
@@ -27,7 +28,7 @@ export function openLease(
 ): void {
   task.state = RUNNING;
   task.attempts = [...task.attempts, id];
-  job.running += 1;
+  countRunning(state, job, 1);
   worker.attempts.add(id);
   state.attempts.set(id, {
     id,
@@ -84,7 +85,7 @@ export function revoke(state: State, id: AttemptId, reason: string, out: Command
   if (attempt === undefined || attempt.revoked) return;
   attempt.revoked = true;
   const job = state.jobs.get(attempt.job);
-  if (job !== undefined) job.running -= 1;
+  if (job !== undefined) countRunning(state, job, -1);
   const worker = state.workers.get(attempt.worker);
   if (worker !== undefined) revokeMessage(worker, id, reason, out);
 }
@@ -117,7 +118,7 @@ export function removeAttempt(state: State, attempt: Attempt): void {
   }
   const job = state.jobs.get(attempt.job);
   if (job === undefined) return;
-  if (!attempt.revoked) job.running -= 1;
+  if (!attempt.revoked) countRunning(state, job, -1);
   const phase = attempt.kind === "map" ? job.map : job.reduce;
   const task = phase.tasks[attempt.index];
   if (task === undefined) return;

@@ -35,7 +35,7 @@ export interface SchedulerConfig {
   keepFailedMs: number;
   /** How often objects that no job needs any more are looked for. */
   collectMs: number;
-  /** Ended jobs are forgotten beyond this number, the oldest first, or this age. */
+  /** Ended jobs are forgotten beyond this number, the oldest of whoever has most first, or this age. */
   endedJobsMax: number;
   endedAgeMaxMs: number;
   /** A task that fails within this time on so many workers, always alike, will fail on all. */
@@ -79,6 +79,8 @@ export interface State {
   /** Of all workers; undefined: to be counted again. */
   slots: number | undefined;
   attempts: Map<AttemptId, Attempt>;
+  /** By owner: the live attempts of its jobs that are not revoked (owners.ts). */
+  running: Map<string, number>;
   /** Workers to consider for grants, in turn. May hold some without credit. */
   idle: Set<WorkerId>;
   /** Jobs to consider for grants. May hold some with nothing to grant. */
@@ -168,7 +170,7 @@ export interface Job {
   counters: Map<string, number>;
   /** Its pending tasks wait for the hold of a takeover to end. */
   held: boolean;
-  /** Live attempts that are not revoked: what fairness compares. */
+  /** Live attempts that are not revoked: what fairness compares, after those of its owner. */
   running: number;
   attemptsFailed: number;
   attemptsLost: number;
@@ -269,6 +271,7 @@ export function newState(config: SchedulerConfig, epoch: number): State {
     workers: new Map(),
     slots: undefined,
     attempts: new Map(),
+    running: new Map(),
     idle: new Set(),
     runnable: new Set(),
     vacancy: true,

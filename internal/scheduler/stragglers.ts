@@ -21,7 +21,7 @@ const DONE_SHARE = 0.25;
 export function backUpStragglers(state: State, atMs: number, out: Command[]): void {
   if (state.idle.size === 0) return;
   const jobs = [...state.jobs.values()].filter((job) => currentPhase(job) !== undefined);
-  for (const job of jobs.toSorted(byFairness)) {
+  for (const job of jobs.toSorted(byFairness(state))) {
     for (const { task, attempt } of stragglers(state, job, atMs)) {
       const worker = otherWorker(state, attempt.worker, task, atMs);
       if (worker !== undefined) grant(state, job, task, worker, atMs, out);

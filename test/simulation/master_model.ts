@@ -330,7 +330,8 @@ export class MasterModel extends ProcessModel {
       if (this.mode.kind !== "leading") return;
       this.questions += 1;
       this.replies.set(this.questions, told);
-      const asked = { id, spec, idempotencyKey, owner: "", scripts: {} };
+      const owner = id.charCodeAt(id.length - 1) % 2 === 0 ? "even" : "odd";
+      const asked = { id, spec, idempotencyKey, owner, scripts: {} };
       this.post({ kind: "submit", reply: this.questions, ...asked });
     });
   }

@@ -12,6 +12,10 @@ export function checkState(state: State): void {
       if (state.attempts.get(id)?.worker !== worker.info.id)
         assert.fail(`S2: ${id} is on the list of another worker`);
   for (const job of state.jobs.values()) checkJob(state, job);
+  const running = new Map<string, number>();
+  for (const { record, running: count } of state.jobs.values())
+    if (count > 0) running.set(record.owner, (running.get(record.owner) ?? 0) + count);
+  assert.deepEqual(state.running, running, "the counts of what owners run are off");
 }
 
 function checkJob(state: State, job: Job): void {
