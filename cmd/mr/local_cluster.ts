@@ -31,7 +31,10 @@ export interface LocalClusterOptions {
   envOf?: (role: Role, number: number) => Record<string, string>;
   /** Options of Node itself, for every process. */
   nodeArgs?: string[];
-  /** A process that ends this often within a minute is not started again; default 5. */
+  /**
+   * A process that ends this often within a minute is not started again; default 5, and no limit for
+   * a worker that works: what it runs may end it.
+   */
   restartsMax?: number;
   /** Says what happens to the processes. */
   say: (line: string) => void;
@@ -46,6 +49,7 @@ export type Role = keyof typeof ENTRY;
 
 const READY_MS = 30_000;
 const RESTART_MS = 500;
+const RESTART_MS_MAX = 10_000;
 const RESTARTS_MAX = 5;
 /** A process that does not end in this time is killed. */
 const END_MS = 10_000;
@@ -208,7 +212,11 @@ export class LocalCluster {
     const recent = member.starts.filter((ms) => nowMs - ms < 60_000);
     const neverServed = !this.isReady && member.address === "" && member.starts.length === 1;
     const { restartsMax = RESTARTS_MAX } = this.options;
-    if (recent.length > restartsMax || neverServed) {
+    const excess = recent.length - restartsMax;
+    // Before all are ready, too, a job of an earlier life of this cluster may run.
+    const mayBeAJob = member.role === "worker" && (this.isReady || child.signalCode !== null);
+    const isFault = !mayBeAJob || this.options.restartsMax !== undefined;
+    if (isFault && (excess > 0 || neverServed)) {
       const log = join(this.options.dir, "logs", `${member.name}.log`);
       this.failed.abort(
         new UsageError(`${member.name} ended (${how}): ${lastLine(log)}\nmore in ${log}`),
@@ -216,9 +224,10 @@ export class LocalCluster {
       return;
     }
     this.options.say(`${member.name} (pid ${child.pid}) ended by ${how}; starting it again`);
+    const waitMs = Math.min(RESTART_MS_MAX, RESTART_MS * 2 ** Math.max(0, excess));
     setTimeout(() => {
       if (!this.closing) this.spawn(member);
-    }, RESTART_MS);
+    }, waitMs);
   }
 
   private async listening(member: Member): Promise<string> {
