@@ -5,25 +5,18 @@ import { failurePoint } from "../model/failure_point.ts";
 import type { AttemptId, JobId } from "../model/ids.ts";
 import { isCompressed, isUnreadable } from "../model/input_format.ts";
 import { inputOf } from "../model/input_pattern.ts";
-import type { TaskView } from "../model/job.ts";
 import { LIMIT } from "../model/limits.ts";
 import type { Logger } from "../model/logger.ts";
 import { CONTAINER, folderPrefix, foundNameFault, joinName, locationOf } from "../model/names.ts";
 import { type ObjectStore, readAll } from "../model/object_store.ts";
 import { type DoneRecord, decodeRecord, type JobRecord } from "../model/records.ts";
-import {
-  attemptOfMapOutput,
-  MAP_MANIFEST,
-  type Receipt,
-  type Segments,
-  type TaskPlan,
-  taskPlanSchema,
-} from "../model/task.ts";
+import { attemptOfMapOutput, MAP_MANIFEST, type Receipt, type Segments } from "../model/task.ts";
 import type { Archive, Command, Marker, Plan } from "../scheduler/events.ts";
 import { chooseMaps, type InputBlob, planSplits } from "../scheduler/plan.ts";
 import { badOutputOf, outputOf } from "../scheduler/state.ts";
 import { cutRanges, type KeySample, parseKeyIndex, samplesOf } from "../shuffle/key_index.ts";
 import { lineOrder } from "../shuffle/key_order.ts";
+import { JobArchive } from "./archive.ts";
 import { inBatches, inLanes } from "./lanes.ts";
 import { sortedInTurns, Turns } from "./turns.ts";
 
@@ -40,10 +33,6 @@ const SAMPLES_MAX = 200_000;
 const SAMPLES_MIN = 20;
 /** Of indexes of map outputs that are looked at together. */
 const INDEXES_BYTES_MAX = 64 * 1024 * 1024;
-const TASKS_ARCHIVE = "tasks.json";
-const PLAN_ARCHIVE = "plan.json";
-/** A plan of more input ranges is not kept for running tasks again. */
-const ARCHIVED_RANGES_MAX = 50_000;
 
 /** Map outputs are gone, or not what they were. */
 export class LostSources extends MrError {
@@ -57,6 +46,7 @@ export class LostSources extends MrError {
 
 /** What a leader does with storage. All of it may be done again by the next one. */
 export class StorageEffects {
+  readonly archive: JobArchive;
   private readonly store: ObjectStore;
   private readonly logger: Logger;
   private readonly signal: AbortSignal;
@@ -72,6 +62,7 @@ export class StorageEffects {
     signal: AbortSignal,
     trouble: (job: JobId, message: string) => void,
   ) {
+    this.archive = new JobArchive(store);
     this.store = store;
     this.logger = logger;
     this.signal = signal;
@@ -242,7 +233,7 @@ export class StorageEffects {
 
   async sweep({ job, what, archive }: Of<"sweep">): Promise<void> {
     await failurePoint("master.sweep.before");
-    if (archive !== undefined) await this.archive(job.id, archive);
+    if (archive !== undefined) await this.writeArchive(job.id, archive);
     await this.insist(
       "sweeping",
       job.id,
@@ -282,46 +273,11 @@ export class StorageEffects {
   }
 
   /** Keeps what is worth knowing of an ended job beside its logs. Best effort. */
-  private async archive(job: string, { tasks, plan }: Archive): Promise<void> {
-    const ranges = plan.splits.reduce((sum, split) => sum + split.length, 0);
+  private async writeArchive(job: string, what: Archive): Promise<void> {
     try {
-      await this.store.ensureContainer(CONTAINER.logs);
-      await this.writeArchive(job, TASKS_ARCHIVE, await listJson(tasks));
-      if (ranges > ARCHIVED_RANGES_MAX) return;
-      const { splits, sources, ...rest } = plan;
-      const fields = [
-        `"splits":${await listJson(splits)}`,
-        `"sources":${await listJson(sources)}`,
-        JSON.stringify(rest).slice(1, -1),
-      ];
-      await this.writeArchive(job, PLAN_ARCHIVE, `{${fields.join(",")}}`);
+      await this.archive.write(job, what);
     } catch (error) {
       this.logger.warn({ job, error: messageOf(error) }, "the list of tasks was not archived");
-    }
-  }
-
-  private async writeArchive(job: string, name: string, json: string): Promise<void> {
-    await this.store.create(CONTAINER.logs, joinName(job, name), Buffer.from(json));
-  }
-
-  async readTasks(job: string): Promise<TaskView[]> {
-    return ((await this.readArchive(job, TASKS_ARCHIVE)) ?? []) as TaskView[];
-  }
-
-  /** @throws MrError `not_found` when there is none. */
-  async readPlan(job: string): Promise<TaskPlan> {
-    const plan = await this.readArchive(job, PLAN_ARCHIVE);
-    if (plan !== undefined) return taskPlanSchema.parse(plan);
-    throw new MrError("not_found", `of job ${job} it is no longer known what its tasks read`);
-  }
-
-  private async readArchive(job: string, name: string): Promise<unknown> {
-    try {
-      const path = joinName(job, name);
-      return JSON.parse((await readAll(this.store.read(CONTAINER.logs, path))).toString());
-    } catch (error) {
-      if (MrError.is(error, "not_found")) return undefined;
-      throw error;
     }
   }
 
@@ -350,15 +306,4 @@ export class StorageEffects {
       }
     }
   }
-}
-
-/** A list that may be long, written in turns. */
-async function listJson(items: object[]): Promise<string> {
-  const turns = new Turns();
-  const parts: string[] = [];
-  for (const item of items) {
-    parts.push(JSON.stringify(item));
-    await turns.next();
-  }
-  return `[${parts.join(",")}]`;
 }

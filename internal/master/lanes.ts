@@ -1,3 +1,5 @@
+import { MrError } from "../model/errors.ts";
+
 const REQUESTS_AT_A_TIME = 16;
 
 /** Works on some items at a time. When one fails, no other is begun, and nothing is under way any more. */
@@ -37,4 +39,31 @@ export async function inBatches<T>(
     bytes += bytesOf(item);
   }
   await Promise.all(batch.map(work));
+}
+
+/** Lets so many through at a time; who would find too many waiting is told to come back. */
+export class Gate {
+  private free: number;
+  private readonly waitingMax: number;
+  private readonly waiting: (() => void)[] = [];
+
+  constructor(free: number, waitingMax: number) {
+    this.free = free;
+    this.waitingMax = waitingMax;
+  }
+
+  /** @throws MrError `too_many`. */
+  async pass<T>(work: () => Promise<T>): Promise<T> {
+    if (this.free > 0) this.free -= 1;
+    else if (this.waiting.length >= this.waitingMax)
+      throw new MrError("too_many", "many ask for this just now; try again");
+    else await new Promise<void>((go) => this.waiting.push(go));
+    try {
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      if (next === undefined) this.free += 1;
+      else next();
+    }
+  }
 }

@@ -11,6 +11,7 @@ import type { Answer, Command, Event, Query } from "../scheduler/events.ts";
 import { type Effect, Outbox } from "../scheduler/outbox.ts";
 import type { State } from "../scheduler/state.ts";
 import { step } from "../scheduler/step.ts";
+import type { JobArchive } from "./archive.ts";
 import { LostSources, StorageEffects } from "./effects.ts";
 import { JobWatchers } from "./job_watchers.ts";
 
@@ -265,8 +266,8 @@ export class LeaderTerm {
   }
 
   /** Of an ended job. */
-  get archive(): Pick<StorageEffects, "readTasks" | "readPlan"> {
-    return this.effects;
+  get archive(): Pick<JobArchive, "readTasks" | "readPlan"> {
+    return this.effects.archive;
   }
 
   async *watch(id: JobId, signal: AbortSignal): AsyncIterable<JobView> {

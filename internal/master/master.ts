@@ -198,7 +198,7 @@ export class Master implements JobApi, WorkerSessions, LeaderLocator {
     if (name === undefined) throw new MrError("not_found", `there is no attempt ${attempt}`);
     const term = await this.lead();
     const { record, plan: live } = await term.query({ kind: "plan", id: name.job }, "plan");
-    const plan = live ?? (await term.archive.readPlan(name.job));
+    const plan = live ?? (await term.archive.readPlan(name.job, name));
     const { kind, index } = name;
     if (index >= (kind === "map" ? plan.maps : plan.reduces))
       throw new MrError("not_found", `job ${name.job} has no task ${name.task}`);
