@@ -58,7 +58,6 @@ export class MasterProcess implements ServerProcess {
     this.server = new RpcServer({
       routes: masterRoutes({
         jobs: this.master,
-        sessions: this.master,
         locator: this.master,
         serving: () => this.serving,
       }),

@@ -8,6 +8,12 @@ export const LIMIT = {
   envBytes: 32 * 1024,
   /** Of a checked request, as it is stored. */
   specBytes: 512 * 1024,
+  /** What a master is asked by other parts, as one message: a specification with its key; */
+  submitBytes: 640 * 1024,
+  /** a list, with all the places that a client may see; */
+  viewerBytes: 256 * 1024,
+  /** and anything else. */
+  smallRequestBytes: 1024,
   /** Jobs that are not ended. */
   queuedJobs: 1_000,
   /** Of these, one client's that has a token. */

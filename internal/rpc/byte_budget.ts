@@ -10,8 +10,9 @@ export class ByteBudget {
     this.bytesMax = bytesMax;
   }
 
-  open(): ByteShare {
-    return new ByteShare((more) => {
+  /** @param freeBytes what this peer may hold without asking. */
+  open(freeBytes: number): ByteShare {
+    return new ByteShare(freeBytes, (more) => {
       if (more > 0 && this.held + more > this.bytesMax) return false;
       this.held += more;
       return true;
@@ -19,20 +20,19 @@ export class ByteBudget {
   }
 }
 
-/** Whatever a peer holds up to this needs no share, in bytes. */
-const FREE_BYTES = 256 * 1024;
-
 export class ByteShare implements Disposable {
+  private readonly freeBytes: number;
   private readonly take: (more: number) => boolean;
   private charged = 0;
 
-  constructor(take: (more: number) => boolean) {
+  constructor(freeBytes: number, take: (more: number) => boolean) {
+    this.freeBytes = freeBytes;
     this.take = take;
   }
 
   /** @returns false: so much is not to be had now. */
   holds(bytes: number): boolean {
-    const charge = Math.max(0, bytes - FREE_BYTES);
+    const charge = Math.max(0, bytes - this.freeBytes);
     if (charge === this.charged) return true;
     if (!this.take(charge - this.charged)) return false;
     this.charged = charge;

@@ -7,7 +7,9 @@ import type { ByteShare } from "./byte_budget.ts";
  * served and dialed with these two instead of Connect's pipelines of async iterators, which cost several
  * times what a message is worth. Everything else goes through Connect.
  */
-const HEAD_BYTES = 5;
+export const HEAD_BYTES = 5;
+/** What holding a chunk costs beside its bytes. */
+export const CHUNK_BYTES = 128;
 
 export const GRPC_TYPE = "application/grpc+proto";
 
@@ -34,10 +36,9 @@ export class FrameReader {
 
   /** @throws MrError `invalid`, `too_many` */
   read(chunk: Buffer): Buffer[] {
-    this.chunks.push(chunk);
     this.held += chunk.length;
-    if (this.held < this.wanted) return this.wait();
-    const all = this.chunks.length === 1 ? chunk : Buffer.concat(this.chunks, this.held);
+    if (this.held < this.wanted) return this.wait(chunk);
+    const all = this.chunks.length === 0 ? chunk : Buffer.concat([...this.chunks, chunk]);
     const messages: Buffer[] = [];
     let at = 0;
     this.wanted = HEAD_BYTES;
@@ -53,15 +54,16 @@ export class FrameReader {
       messages.push(all.subarray(at + HEAD_BYTES, end));
       at = end;
     }
-    this.chunks = at === all.length ? [] : [all.subarray(at)];
+    this.chunks = [];
     this.held = all.length - at;
-    this.wait();
+    this.wait(all.subarray(at));
     return messages;
   }
 
-  /** For the rest of a message. */
-  private wait(): [] {
-    if (this.share?.holds(this.held) === false)
+  /** For the rest of a message. A copy is held: a chunk may be a corner of all that was read. */
+  private wait(chunk: Buffer): [] {
+    if (chunk.length > 0) this.chunks.push(Buffer.from(chunk));
+    if (this.share?.holds(this.held + this.chunks.length * CHUNK_BYTES) === false)
       throw new MrError("too_many", "session: too much is held of messages that are not whole");
     return [];
   }

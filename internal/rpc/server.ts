@@ -18,8 +18,10 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Certificates } from "../model/certificates.ts";
 import { messageOf } from "../model/errors.ts";
+import { LIMIT } from "../model/limits.ts";
 import type { Logger } from "../model/logger.ts";
-import { MESSAGE_BYTES_MAX, type SessionServer } from "./session_server.ts";
+import { RequestBodies } from "./request_bodies.ts";
+import type { SessionServer } from "./session_server.ts";
 import { admits, type Peer, peerOf, refusalOf } from "./tls.ts";
 
 /** The first bytes of every HTTP/2 connection without TLS. */
@@ -84,13 +86,20 @@ export class RpcServer {
     const connect = connectNodeAdapter({
       routes: options.routes,
       shutdownSignal: this.shutdown.signal,
-      readMaxBytes: MESSAGE_BYTES_MAX,
+      readMaxBytes: LIMIT.submitBytes,
+      // A little may unpack to very much.
+      acceptCompression: [],
+      // As in the binary form, and at the proxy: what is misspelt is not what was meant.
+      jsonOptions: { ignoreUnknownFields: false },
     });
+    const bodies = new RequestBodies();
     const handler = this.guarded((request, response) => {
       const isSession =
         request instanceof Http2ServerRequest &&
         options.sessions.take(request, response as Http2ServerResponse);
-      if (!isSession) connect(named(request), response);
+      if (isSession) return;
+      bodies.bound(request, response);
+      connect(named(request), response);
     });
     this.http1 = createHttp1(handler);
     this.http2 = createHttp2(HTTP2_OPTIONS, handler);

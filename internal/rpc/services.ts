@@ -1,9 +1,8 @@
 import { create } from "@bufbuild/protobuf";
-import type { ConnectRouter, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { ConnectRouter, ServiceImpl } from "@connectrpc/connect";
 import { MrError } from "../model/errors.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
-import type { WorkerSessions } from "../model/session.ts";
-import { AsyncQueue } from "./async_queue.ts";
+import { LIMIT } from "../model/limits.ts";
 import { jobToMessage, specFromMessage, taskToMessage, workerToMessage } from "./conversions.ts";
 import { toConnectError } from "./errors.ts";
 import {
@@ -14,12 +13,7 @@ import {
 import { ServerReflection } from "./gen/grpc/reflection/v1/reflection_pb.ts";
 import { ClusterService, file_mapreduce_v1_cluster } from "./gen/mapreduce/v1/cluster_pb.ts";
 import { file_mapreduce_v1_job, JobService } from "./gen/mapreduce/v1/job_pb.ts";
-import {
-  file_mapreduce_v1_worker,
-  GrantSchema,
-  type SessionResponse,
-  WorkerService,
-} from "./gen/mapreduce/v1/worker_pb.ts";
+import { file_mapreduce_v1_worker, GrantSchema } from "./gen/mapreduce/v1/worker_pb.ts";
 import {
   checkSubmission,
   countsToMessage,
@@ -28,12 +22,11 @@ import {
   viewerFromMessage,
 } from "./list_conversions.ts";
 import { reflectionService } from "./reflection.ts";
-import { grantToWire, masterMessageToWire, workerMessageFromWire } from "./session_conversions.ts";
+import { grantToWire } from "./session_conversions.ts";
 
-/** What a master's RPC server serves. */
+/** What a master's RPC server serves, beside the sessions of workers. */
 export interface MasterPorts {
   jobs: JobApi;
-  sessions: WorkerSessions;
   locator: LeaderLocator;
   /** False while the master drains. */
   serving(): boolean;
@@ -42,7 +35,6 @@ export interface MasterPorts {
 export function masterRoutes(ports: MasterPorts): (router: ConnectRouter) => void {
   return (router) => {
     router.service(JobService, jobService(ports.jobs));
-    router.service(WorkerService, workerService(ports.sessions));
     router.service(ClusterService, clusterService(ports));
     router.service(Health, healthService(ports));
     router.service(
@@ -53,6 +45,7 @@ export function masterRoutes(ports: MasterPorts): (router: ConnectRouter) => voi
         file_mapreduce_v1_cluster,
         file_grpc_health_v1_health,
       ]),
+      { readMaxBytes: LIMIT.smallRequestBytes },
     );
   };
 }
@@ -137,43 +130,6 @@ function healthService(ports: MasterPorts): ServiceImpl<typeof Health> {
         });
       } finally {
         watches -= 1;
-      }
-    },
-  };
-}
-
-function workerService(sessions: WorkerSessions): ServiceImpl<typeof WorkerService> {
-  return {
-    async *session(requests, context: HandlerContext) {
-      const queue = new AsyncQueue<SessionResponse>();
-      const listener = (() => {
-        try {
-          return sessions.attach({
-            send: (message) => queue.push(masterMessageToWire(message)),
-            close: () => queue.close(),
-          });
-        } catch (error) {
-          throw toConnectError(error);
-        }
-      })();
-      // The context's signal does not wake a reader of `requests`: a task of its own reads them.
-      const reading = (async () => {
-        for await (const request of requests) {
-          const message = workerMessageFromWire(request);
-          if (message !== undefined) listener.hear(message);
-        }
-      })();
-      reading.then(
-        () => queue.close(),
-        (error) => queue.close(toConnectError(error)),
-      );
-      const end = () => queue.close();
-      context.signal.addEventListener("abort", end, { once: true });
-      try {
-        yield* queue;
-      } finally {
-        context.signal.removeEventListener("abort", end);
-        listener.gone();
       }
     },
   };

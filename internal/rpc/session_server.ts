@@ -15,11 +15,14 @@ export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 export const WORKER_MESSAGE_BYTES_MAX = 2 * 1024 * 1024;
 /** Of all sessions together: halves of messages, and what is not read at the other end. */
 const HELD_BYTES_MAX = 64 * 1024 * 1024;
+/** Beside that, what each may have for the asking: most messages are short, and come whole. */
+const INCOMING_FREE_BYTES = 16 * 1024;
+const OUTGOING_FREE_BYTES = 256 * 1024;
 const SESSIONS_MAX = 20_000;
 /** A message that has begun is to end in this time, in milliseconds. */
 const MESSAGE_MS = 15_000;
 
-/** The sessions of workers that speak plain gRPC, as all do but a person with a tool. */
+/** The sessions of workers, which speak plain gRPC. */
 export class SessionServer {
   private readonly sessions: WorkerSessions;
   private readonly open = new Set<ServedSession>();
@@ -30,16 +33,26 @@ export class SessionServer {
     this.sessions = sessions;
   }
 
-  /** @returns false: somebody else is to answer this request. */
+  /**
+   * Whatever the client's deadline may be: it ends the stream itself.
+   * @returns false: somebody else is to answer this request.
+   */
   take({ headers, stream }: Http2ServerRequest, response: Http2ServerResponse): boolean {
+    if (headers[":path"]?.split("?", 1)[0] !== SESSION_PATH) return false;
     const isPlain =
-      headers[":path"] === SESSION_PATH &&
-      /^application\/grpc(\+proto)?$/.test(headers["content-type"] ?? "") &&
-      (headers["grpc-encoding"] ?? "identity") === "identity" &&
-      headers["grpc-timeout"] === undefined;
-    if (!isPlain) return false;
+      headers[":method"] === "POST" &&
+      /^application\/grpc(\+proto)?$/.test(headers["content-type"] ?? "");
+    if (!isPlain) {
+      stream.on("error", () => undefined);
+      stream.once("wantTrailers", () => setImmediate(() => stream.close()));
+      response.writeHead(415, { "accept-post": GRPC_TYPE }).end();
+      return true;
+    }
     const isFull = this.open.size >= SESSIONS_MAX;
-    const shares = { incoming: this.incoming.open(), outgoing: this.outgoing.open() };
+    const shares = {
+      incoming: this.incoming.open(INCOMING_FREE_BYTES),
+      outgoing: this.outgoing.open(OUTGOING_FREE_BYTES),
+    };
     const session = new ServedSession(stream, response, shares);
     this.open.add(session);
     stream.once("close", () => this.open.delete(session));

@@ -1,0 +1,94 @@
+import { Http2ServerRequest } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
+import type { connectNodeAdapter } from "@connectrpc/connect-node";
+import { MrError } from "../model/errors.ts";
+import { LIMIT } from "../model/limits.ts";
+import { ByteBudget } from "./byte_budget.ts";
+import { toConnectError } from "./errors.ts";
+import { Health } from "./gen/grpc/health/v1/health_pb.ts";
+import { ClusterService } from "./gen/mapreduce/v1/cluster_pb.ts";
+import { JobService } from "./gen/mapreduce/v1/job_pb.ts";
+import { CHUNK_BYTES, HEAD_BYTES } from "./grpc_frames.ts";
+
+/** Of all requests together whose rest is waited for. */
+const HELD_BYTES_MAX = 32 * 1024 * 1024;
+/** What one request may hold without asking: health is answered however full the rest is. */
+const FREE_BYTES = 2 * LIMIT.smallRequestBytes;
+/** In which a request is to be there, in milliseconds. */
+const REQUEST_MS = 15_000;
+
+/** Those that ask for more than an id. */
+const LARGER = new Map<DescMethod, number>([
+  [JobService.method.submit, LIMIT.submitBytes],
+  [JobService.method.list, LIMIT.viewerBytes],
+  [JobService.method.count, LIMIT.viewerBytes],
+  [ClusterService.method.listWorkers, LIMIT.viewerBytes],
+]);
+
+/** By path: what a method that is asked with one message takes. */
+const BYTES_MAX = new Map(
+  [JobService, ClusterService, Health]
+    .flatMap((service): DescMethod[] => [...service.methods])
+    .map((method) => [
+      `/${method.parent.typeName}/${method.name}`,
+      LARGER.get(method) ?? LIMIT.smallRequestBytes,
+    ]),
+);
+
+type Exchange = Parameters<ReturnType<typeof connectNodeAdapter>>;
+
+/**
+ * What is asked with one message is read here, whole, before Connect sees any of it: nobody decodes
+ * what is longer than its method needs, and halves of requests are held for a while, and not beyond
+ * what is set aside for all of them.
+ */
+export class RequestBodies {
+  private readonly budget = new ByteBudget(HELD_BYTES_MAX);
+
+  /** Connect reads a request by its iterator; what that throws, it tells in the client's protocol. */
+  bound(...[request, response]: Exchange): void {
+    leaveOnceTold(request, response);
+    const bytesMax = BYTES_MAX.get(request.url?.split("?", 1)[0] ?? "");
+    if (bytesMax === undefined) return;
+    const pieces: AsyncIterator<Buffer> = request[Symbol.asyncIterator]();
+    const whole = () => this.whole(pieces, bytesMax);
+    Object.defineProperty(request, Symbol.asyncIterator, { value: whole });
+  }
+
+  private async *whole(pieces: AsyncIterator<Buffer>, bytesMax: number) {
+    using share = this.budget.open(FREE_BYTES);
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => reject(new MrError("invalid", "the request does not end")),
+      REQUEST_MS,
+    );
+    const held: Buffer[] = [];
+    let bytes = 0;
+    try {
+      for (;;) {
+        const { value, done } = await Promise.race([pieces.next(), late]);
+        if (done === true) break;
+        bytes += value.length;
+        if (bytes > bytesMax + HEAD_BYTES)
+          throw new MrError("too_many", `at most ${bytesMax} bytes are taken here`);
+        if (!share.holds(bytes + held.length * CHUNK_BYTES))
+          throw new MrError("too_many", "too much is held of requests that are not whole");
+        // A copy: the piece itself may be a corner of all that was read from the connection.
+        held.push(Buffer.from(value));
+      }
+    } catch (error) {
+      throw error instanceof MrError ? toConnectError(error) : error;
+    } finally {
+      clearTimeout(timer);
+    }
+    yield Buffer.concat(held);
+  }
+}
+
+/** A client that goes on sending is not waited for, once it has been told. */
+function leaveOnceTold(...[request, response]: Exchange): void {
+  if (request instanceof Http2ServerRequest) {
+    const { stream } = request;
+    stream.once("wantTrailers", () => setImmediate(() => stream.close()));
+  } else response.once("finish", () => request.complete || request.destroy());
+}

@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, describe, it } from "node:test";
+import { gzipSync } from "node:zlib";
+import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import { until } from "../support/processes.ts";
+import { head, quietly, RawCall } from "../support/raw_rpc.ts";
+
+const MB = 1024 * 1024;
+const JOBS = "/mapreduce.v1.JobService";
+const CLUSTER = "/mapreduce.v1.ClusterService";
+const HEALTH = "/grpc.health.v1.Health";
+const SESSION = "/mapreduce.v1.WorkerService/Session";
+const INVALID = "3";
+const TOO_MANY = "8";
+const UNIMPLEMENTED = "12";
+
+describe("a leader and a peer that means ill", () => {
+  let cluster: TestCluster;
+  let leader: { address: string; epoch: number; pid: number };
+  before(async () => {
+    cluster = await useCluster({ workers: 1, slots: 1 });
+    leader = await cluster.client.json("/leader");
+    await putText(cluster.client, "text", "a", "b\na\n");
+  });
+  after(() => cluster[Symbol.asyncDispose]());
+
+  const memoryMb = () => {
+    const status = readFileSync(`/proc/${leader.pid}/status`, "latin1");
+    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024;
+  };
+
+  async function staysAsItWas(): Promise<void> {
+    const { epoch } = await cluster.client.json<{ epoch: number }>("/leader");
+    assert.equal(epoch, leader.epoch, "the term was lost");
+    const job = await runJob(cluster.client, { mapper: "cat", reducer: "cat", data: "text" });
+    assert.equal(job.state, "succeeded");
+    assert.equal(String(await outputOf(cluster.client, job.id)), "a\t\nb\t\n");
+  }
+
+  /** A master answers whoever asks briefly. */
+  async function isHealthy(): Promise<void> {
+    using call = new RawCall(leader.address, `${HEALTH}/Check`);
+    assert.equal(await call.ask(Buffer.alloc(0)), "0");
+  }
+
+  it("is asked no more than a method needs", async () => {
+    // Fields that nobody knows, of two bytes each.
+    const noise = (bytes: number) => Buffer.alloc(bytes, Buffer.from([0xf8, 0x00]));
+    const limits: [path: string, bytes: number][] = [
+      [`${HEALTH}/Check`, 1024],
+      [`${HEALTH}/Watch`, 1024],
+      [`${CLUSTER}/GetLeader`, 1024],
+      [`${CLUSTER}/ListWorkers`, 256 * 1024],
+      [`${JOBS}/Get`, 1024],
+      [`${JOBS}/Cancel`, 1024],
+      [`${JOBS}/Watch`, 1024],
+      [`${JOBS}/ListTasks`, 1024],
+      [`${JOBS}/GetAssignment`, 1024],
+      [`${JOBS}/List`, 256 * 1024],
+      [`${JOBS}/Count`, 256 * 1024],
+      [`${JOBS}/Submit`, 640 * 1024],
+    ];
+    for (const [path, bytes] of limits) {
+      for (const length of [bytes + 8, 15 * MB]) {
+        using call = new RawCall(leader.address, path);
+        assert.equal(await call.ask(noise(length)), TOO_MANY, `${path}: ${length}`);
+        assert.match(call.message, new RegExp(`${bytes} bytes`), path);
+      }
+    }
+    using reflection = new RawCall(
+      leader.address,
+      "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    );
+    assert.equal(await reflection.ask(noise(2_000)), TOO_MANY);
+    await staysAsItWas();
+  });
+
+  it("is asked no more in JSON, whichever protocol it comes by", async () => {
+    const long = JSON.stringify({ spec: { name: "n".repeat(700 * 1024) } });
+    using unary = new RawCall(leader.address, `${JOBS}/Submit`, {
+      headers: { "content-type": "application/json" },
+    });
+    unary.stream.end(long);
+    assert.equal(await unary.status, "HTTP 429");
+    using framed = new RawCall(leader.address, `${JOBS}/Submit`, {
+      headers: { "content-type": "application/grpc+json" },
+    });
+    assert.equal(await framed.ask(Buffer.from(long)), TOO_MANY);
+    const response = await fetch(`http://${leader.address}${HEALTH}/Check`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ service: "s".repeat(2_000) }),
+    });
+    assert.equal(response.status, 429);
+    await staysAsItWas();
+  });
+
+  it("unpacks nothing", async () => {
+    const packed = gzipSync(Buffer.alloc(600 * 1024));
+    using call = new RawCall(leader.address, `${JOBS}/Submit`, {
+      headers: { "grpc-encoding": "gzip" },
+    });
+    assert.equal(await call.ask(packed, 1), UNIMPLEMENTED);
+    const response = await fetch(`http://${leader.address}${JOBS}/Submit`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "content-encoding": "gzip" },
+      body: gzipSync("{}"),
+    });
+    assert.equal(((await response.json()) as { code: string }).code, "unimplemented");
+    await staysAsItWas();
+  });
+
+  it("holds no more of halves of requests than it has set aside", async () => {
+    const beforeMb = memoryMb();
+    const half = Buffer.alloc(600 * 1024);
+    const connections = Array.from({ length: 4 }, () => quietly(leader.address));
+    const calls = Array.from({ length: 400 }, (_, i) => {
+      const call = new RawCall(leader.address, `${JOBS}/Submit`, {
+        connection: connections[i % connections.length],
+      });
+      call.stream.write(head(640 * 1024));
+      call.stream.write(half);
+      return call;
+    });
+    let refused = 0;
+    for (const call of calls)
+      void call.status.then((status) => {
+        if (status === TOO_MANY) refused += 1;
+      });
+    await until("refusals", () => refused >= 300);
+    await isHealthy();
+    assert.ok(memoryMb() - beforeMb < 250, `${beforeMb} -> ${memoryMb()} MB`);
+    for (const connection of connections) connection.destroy();
+    await staysAsItWas();
+  });
+
+  it("waits for the rest of a request for a while", async () => {
+    const connection = quietly(leader.address);
+    const late = [`${JOBS}/Submit`, `${HEALTH}/Check`, `${JOBS}/Watch`].map((path) => {
+      const call = new RawCall(leader.address, path, { connection });
+      call.stream.write(head(1_000));
+      call.stream.write(Buffer.alloc(10));
+      return call;
+    });
+    for (const call of late) {
+      assert.equal(await call.status, INVALID);
+      assert.match(call.message, /does not end/);
+    }
+    connection.destroy();
+  });
+
+  it("serves sessions in plain gRPC alone, and with a deadline like any other", async () => {
+    const types = ["application/grpc-web+proto", "application/connect+proto", "application/json"];
+    for (const type of [...types, "application/grpc+json"]) {
+      using call = new RawCall(leader.address, SESSION, { headers: { "content-type": type } });
+      assert.equal(await call.status, "HTTP 415", type);
+    }
+    using call = new RawCall(leader.address, SESSION, { headers: { "grpc-timeout": "60S" } });
+    call.stream.write(head(3 * MB));
+    assert.equal(await call.status, INVALID);
+    assert.match(call.message, /^session: a message too long/);
+    await staysAsItWas();
+  });
+});
