@@ -110,13 +110,32 @@ const LOST_MAX = 10_000;
 const STATUS_CHARS_MAX = 500;
 const MESSAGE_CHARS_MAX = 2_000;
 const LOG_TAIL_CHARS_MAX = 8_000;
+const COUNTERS_MAX = 200;
+const COUNTER_NAME_CHARS_MAX = 200;
+
+/**
+ * The fields that a worker's message has at most. Before its hello it has nothing to say but the
+ * attempts that it holds; then one that runs few tasks at a time has little to say of them.
+ * @param slots tasks that it runs at a time; 0: it has not said hello.
+ */
+export function fieldsMax(slots: number): number {
+  if (slots === 0) return HELD_PER_SHARE * SHARES_MAX + 100;
+  const held = HELD_PER_SHARE * slots;
+  // A counter is an entry, its name and its figure; all of a heartbeat's are bounded by their names.
+  const counters = Math.min(held * COUNTERS_MAX, SAID_CHARS_MAX / 20);
+  return LOST_MAX + 2_000 + 6 * held + 3 * Math.round(counters);
+}
 
 /**
  * Every field has a bound: what a worker says becomes records, and views.
+ * @param slots tasks that it runs at a time, as it said in its hello.
  * @returns undefined: a message of a kind that only newer versions know.
  * @throws MrError `invalid`
  */
-export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | undefined {
+export function workerMessageFromWire(
+  wire: SessionRequest,
+  slots: number,
+): WorkerMessage | undefined {
   const { message } = wire;
   switch (message.case) {
     case "hello": {
@@ -138,7 +157,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
     }
     case "heartbeat": {
       const { seq, attempts } = message.value;
-      if (attempts.length > HELD_PER_SHARE * SHARES_MAX) throw refuse("too many attempts");
+      if (attempts.length > HELD_PER_SHARE * slots) throw refuse("too many attempts");
       return {
         kind: "heartbeat",
         seq: whole(seq, "number"),
@@ -146,7 +165,7 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
           attempt: checkAttempt(entry.attempt),
           bytesIn: whole(entry.bytesIn, "figure"),
           bytesTotal: whole(entry.bytesTotal, "figure"),
-          status: entry.status.slice(0, STATUS_CHARS_MAX),
+          status: cut(entry.status, 0, STATUS_CHARS_MAX),
           counters: countersFromWire(entry.counters),
         })),
       };
@@ -166,8 +185,8 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
         kind: "failed",
         attempt: checkAttempt(attempt),
         class: why,
-        message: message.value.message.slice(0, MESSAGE_CHARS_MAX),
-        logTail: logTail.slice(-LOG_TAIL_CHARS_MAX),
+        message: cut(message.value.message, 0, MESSAGE_CHARS_MAX),
+        logTail: cut(logTail, -LOG_TAIL_CHARS_MAX),
         lostOutputs: checkAttempts(message.value.lostOutputs, LOST_MAX),
       };
     }
@@ -177,6 +196,12 @@ export function workerMessageFromWire(wire: SessionRequest): WorkerMessage | und
       if (wire.$unknown !== undefined) return undefined;
       throw refuse("a message that says nothing");
   }
+}
+
+/** As `slice`, but a copy: a part of a text keeps the whole of it in memory. */
+function cut(text: string, from: number, to = text.length): string {
+  const part = text.slice(from, to);
+  return part.length === text.length ? text : Buffer.from(part).toString();
 }
 
 /** A count, or a figure: never below nothing, and exact. */
@@ -417,8 +442,6 @@ function countersToWire(counters: Record<string, number>): Record<string, bigint
   return Object.fromEntries(Object.entries(counters).map(([name, value]) => [name, big(value)]));
 }
 
-const COUNTERS_MAX = 200;
-
 function countersFromWire(counters: Record<string, bigint>): Record<string, number> {
   const some = Object.entries(counters).slice(0, COUNTERS_MAX);
   const most = BigInt(Number.MAX_SAFE_INTEGER);
@@ -426,7 +449,7 @@ function countersFromWire(counters: Record<string, bigint>): Record<string, numb
     some
       .filter(([name]) => name !== "__proto__")
       .map(([name, value]) => [
-        name.slice(0, 200),
+        cut(name, 0, COUNTER_NAME_CHARS_MAX),
         Number(value > most ? most : value < -most ? -most : value),
       ]),
   );

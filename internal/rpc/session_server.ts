@@ -4,10 +4,15 @@ import { MrError } from "../model/errors.ts";
 import type { WorkerListener, WorkerSessions } from "../model/session.ts";
 import { ByteBudget, type ByteShare } from "./byte_budget.ts";
 import { toConnectError } from "./errors.ts";
-import { SessionRequestSchema, WorkerService } from "./gen/mapreduce/v1/worker_pb.ts";
+import {
+  type SessionRequest,
+  SessionRequestSchema,
+  WorkerService,
+} from "./gen/mapreduce/v1/worker_pb.ts";
 import { FrameReader, FrameWriter, GRPC_TYPE } from "./grpc_frames.ts";
 import { encodeMasterMessage } from "./message_encoding.ts";
-import { workerMessageFromWire } from "./session_conversions.ts";
+import { hasMoreFields } from "./message_shape.ts";
+import { fieldsMax, workerMessageFromWire } from "./session_conversions.ts";
 
 export const SESSION_PATH = `/${WorkerService.typeName}/${WorkerService.method.session.name}`;
 export const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
@@ -19,6 +24,10 @@ const HELD_BYTES_MAX = 64 * 1024 * 1024;
 const INCOMING_FREE_BYTES = 16 * 1024;
 const OUTGOING_FREE_BYTES = 256 * 1024;
 const SESSIONS_MAX = 20_000;
+/** A worker has a connection of its own; a client of another make may have some share one. */
+const PER_CONNECTION_MAX = 16;
+/** In which a worker says hello, in milliseconds. */
+const HELLO_MS = 10_000;
 /** A message that has begun is to end in this time, in milliseconds. */
 const MESSAGE_MS = 15_000;
 
@@ -26,6 +35,7 @@ const MESSAGE_MS = 15_000;
 export class SessionServer {
   private readonly sessions: WorkerSessions;
   private readonly open = new Set<ServedSession>();
+  private readonly ofConnection = new WeakMap<object, number>();
   private readonly incoming = new ByteBudget(HELD_BYTES_MAX);
   private readonly outgoing = new ByteBudget(HELD_BYTES_MAX);
 
@@ -48,17 +58,31 @@ export class SessionServer {
       response.writeHead(415, { "accept-post": GRPC_TYPE }).end();
       return true;
     }
-    const isFull = this.open.size >= SESSIONS_MAX;
     const shares = {
       incoming: this.incoming.open(INCOMING_FREE_BYTES),
       outgoing: this.outgoing.open(OUTGOING_FREE_BYTES),
     };
     const session = new ServedSession(stream, response, shares);
-    this.open.add(session);
-    stream.once("close", () => this.open.delete(session));
-    if (isFull) session.end(new MrError("too_many", `${SESSIONS_MAX} workers are connected`));
-    else session.begin(this.sessions);
+    const why = this.enter(session, stream);
+    if (why === undefined) session.begin(this.sessions);
+    else session.end(new MrError("too_many", why));
     return true;
+  }
+
+  /** @returns why there is no room for it, if there is none. */
+  private enter(session: ServedSession, stream: ServerHttp2Stream): string | undefined {
+    if (this.open.size >= SESSIONS_MAX) return `${SESSIONS_MAX} workers are connected`;
+    const connection = stream.session ?? stream;
+    const beside = this.ofConnection.get(connection) ?? 0;
+    if (beside >= PER_CONNECTION_MAX)
+      return `session: ${PER_CONNECTION_MAX} workers are on this connection`;
+    this.ofConnection.set(connection, beside + 1);
+    this.open.add(session);
+    stream.once("close", () => {
+      this.open.delete(session);
+      this.ofConnection.set(connection, (this.ofConnection.get(connection) ?? 1) - 1);
+    });
+    return undefined;
   }
 
   close(): void {
@@ -79,6 +103,9 @@ class ServedSession {
   private readonly reader: FrameReader;
   private listener: WorkerListener | undefined;
   private patience: NodeJS.Timeout | undefined;
+  private greeting: NodeJS.Timeout | undefined;
+  /** Tasks that the worker runs at a time; 0: it has not said hello. */
+  private slots = 0;
 
   constructor(stream: ServerHttp2Stream, response: Http2ServerResponse, shares: Shares) {
     this.stream = stream;
@@ -102,6 +129,8 @@ class ServedSession {
       this.end(error);
       return;
     }
+    const silent = () => this.end(new MrError("invalid", "session: nobody says hello"));
+    this.greeting = setTimeout(silent, HELLO_MS);
     stream.on("data", (chunk: Buffer) => {
       try {
         for (const bytes of this.reader.read(chunk)) this.hear(bytes);
@@ -114,8 +143,23 @@ class ServedSession {
   }
 
   private hear(bytes: Buffer): void {
-    const message = workerMessageFromWire(fromBinary(SessionRequestSchema, bytes));
+    const message = workerMessageFromWire(this.decode(bytes), this.slots);
+    if (message?.kind === "hello") {
+      clearTimeout(this.greeting);
+      this.slots = message.worker.slots * message.worker.reducesPerSlot;
+    }
     if (message !== undefined) this.listener?.hear(message);
+  }
+
+  private decode(bytes: Buffer): SessionRequest {
+    const most = fieldsMax(this.slots);
+    try {
+      if (!hasMoreFields(SessionRequestSchema, bytes, most))
+        return fromBinary(SessionRequestSchema, bytes);
+    } catch (cause) {
+      throw new MrError("invalid", "session: no message", { cause });
+    }
+    throw new MrError("invalid", "session: a message of too many parts");
   }
 
   /** Most messages come whole: then there is nothing to wait for. */
@@ -137,6 +181,7 @@ class ServedSession {
     this.listener?.gone();
     this.listener = undefined;
     clearTimeout(this.patience);
+    clearTimeout(this.greeting);
     for (const share of Object.values(this.shares)) share[Symbol.dispose]();
   }
 

@@ -46,7 +46,7 @@ describe("a leader and a peer that means ill", () => {
 
   it("is asked no more than a method needs", async () => {
     // Fields that nobody knows, of two bytes each.
-    const noise = (bytes: number) => Buffer.alloc(bytes, Buffer.from([0xf8, 0x00]));
+    const noise = (bytes: number) => Buffer.alloc(bytes, Buffer.from([0x78, 0x00]));
     const limits: [path: string, bytes: number][] = [
       [`${HEALTH}/Check`, 1024],
       [`${HEALTH}/Watch`, 1024],

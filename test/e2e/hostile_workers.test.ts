@@ -10,6 +10,7 @@ import { mapOutputName } from "../../internal/model/task.ts";
 import { LocalStore } from "../../internal/storage/local/local_store.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { until } from "../support/processes.ts";
+import { head, quietly } from "../support/raw_rpc.ts";
 import { RawWorker } from "../support/raw_worker.ts";
 
 const MB = 1024 * 1024;
@@ -75,6 +76,12 @@ describe("a leader and a worker that lies", () => {
       const entry = { attempt, bytesIn: 0n, bytesTotal: 0n, status: "", counters: {}, ...more };
       return { case: "heartbeat" as const, value: { seq: 1n, attempts: [entry] } };
     };
+    const beats = (count: number, more: object) => {
+      const [entry] = beat(more).value.attempts;
+      return { case: "heartbeat" as const, value: { seq: 1n, attempts: Array(count).fill(entry) } };
+    };
+    const counters = (count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, i) => [`c${i}`, 1n]));
     const failed = (more: object) => {
       const value = { attempt, class: "user", message: "", logTail: "", lostOutputs: [], ...more };
       return { case: "failed" as const, value };
@@ -120,6 +127,8 @@ describe("a leader and a worker that lies", () => {
       },
       "a failure's class": { say: failed({ class: "mine" }) },
       "lost outputs": { say: failed({ lostOutputs: many(20_000) }) },
+      "more attempts than it may hold": { say: beats(9, {}) },
+      "counters without end": { say: beats(1, { counters: counters(30_000) }) },
       nothing: { say: { case: undefined } },
     };
     for (const [what, lie] of Object.entries(lies)) {
@@ -226,11 +235,9 @@ describe("a leader and a worker that lies", () => {
 
   it("holds no more of halves of messages than it has set aside", async () => {
     const beforeMb = memoryMb();
-    const connection = connect(`http://${leader.address}`, { maxSessionMemory: 1_000 });
-    connection.setMaxListeners(0);
     const half = Buffer.alloc(1.75 * MB);
     const workers = Array.from({ length: 80 }, () => {
-      const worker = new RawWorker(leader.address, { connection });
+      const worker = new RawWorker(leader.address);
       const head = Buffer.alloc(5);
       head.writeUInt32BE(2 * MB, 1);
       worker.stream.write(head);
@@ -252,7 +259,7 @@ describe("a leader and a worker that lies", () => {
   it("leaves a worker that does not read what it is told", async () => {
     const beforeMb = memoryMb();
     using worker = new RawWorker(leader.address, { reads: false });
-    worker.hello("deaf-1");
+    worker.hello("deaf-1", { slots: 3_000 });
     const attempts = Array.from({ length: 20_000 }, (_, i) => ({
       ...{ attempt: `20260101-000000-aaaaaa/m-00000/1-${i}`, bytesIn: 0n, bytesTotal: 0n },
       ...{ status: "", counters: {} },
@@ -270,6 +277,32 @@ describe("a leader and a worker that lies", () => {
       );
       return !workers.some(({ id, state }) => id === "deaf-1" && state === "connected");
     });
+    await staysAsItWas();
+  });
+
+  it("is told who somebody is, or leaves him", async () => {
+    const connection = quietly(leader.address);
+    const silent = Array.from({ length: 20 }, () => new RawWorker(leader.address, { connection }));
+    const reasons = await Promise.all(silent.map(({ ended }) => ended));
+    const said = reasons.map((reason) => decodeURIComponent(reason));
+    assert.equal(said.filter((why) => why === "session: nobody says hello").length, 16);
+    assert.equal(said.filter((why) => /^session: 16 workers/.test(why)).length, 4);
+    // What has been left makes room.
+    const worker = new RawWorker(leader.address, { connection });
+    worker.hello("late-1");
+    await until("a welcome", () => worker.heard.some((message) => message.case === "welcome"));
+    worker[Symbol.dispose]();
+    await staysAsItWas();
+  });
+
+  it("does not decode what no worker would say", async () => {
+    using worker = new RawWorker(leader.address);
+    worker.hello("noise-1");
+    await until("a welcome", () => worker.heard.some((message) => message.case === "welcome"));
+    // Fields that nobody knows, of two bytes each.
+    worker.stream.write(head(MB));
+    worker.stream.write(Buffer.alloc(MB, Buffer.from([0x78, 0x00])));
+    assert.match(decodeURIComponent(await worker.ended), /^session: a message of too many/);
     await staysAsItWas();
   });
 
