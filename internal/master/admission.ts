@@ -1,8 +1,9 @@
 import { combinerOf } from "../model/builtins.ts";
 import { programOf } from "../model/command.ts";
-import { MrError, type Violation } from "../model/errors.ts";
+import { MORE_FAULTS, MrError, type Violation } from "../model/errors.ts";
 import { inputOf } from "../model/input_pattern.ts";
 import type { JobSpec, StepSpec } from "../model/job_request.ts";
+import { LIMIT } from "../model/limits.ts";
 import { CONTAINER, folderPrefix, locationOf } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { fileOf, isBlob } from "../model/request_fields.ts";
@@ -59,10 +60,15 @@ export async function checkAgainstStorage(
     ...(spec.output === "" ? [] : [() => checkOutput(store, spec.output)]),
   ];
   const found: Refusal[] = new Array(checks.length);
+  let faults = 0;
   await inLanes([...checks.entries()], async ([index, check]) => {
+    if (faults >= LIMIT.violations) return;
     found[index] = await check();
+    if (found[index] !== undefined) faults += 1;
   });
   const violations = found.filter((refusal) => refusal !== undefined);
+  if (violations.length >= LIMIT.violations)
+    violations.splice(LIMIT.violations, Infinity, { field: "", message: MORE_FAULTS });
   if (violations.length > 0)
     throw new MrError("invalid", "the request names what is not there", { violations });
   return etags;

@@ -20,6 +20,9 @@ export interface Violation {
   message: string;
 }
 
+/** In place of the faults that are not told. */
+export const MORE_FAULTS = "and more: only the first faults are told";
+
 /** The one error type that crosses module borders; adapters convert at the edge. */
 export class MrError extends Error {
   readonly code: ErrorCode;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { programOf } from "./command.ts";
 import { contractOf } from "./contract.ts";
-import { MrError, type Violation } from "./errors.ts";
+import { MORE_FAULTS, MrError, type Violation } from "./errors.ts";
 import { LIMIT } from "./limits.ts";
 import {
   baseName,
@@ -253,7 +253,7 @@ function violationsIn(issues: z.core.$ZodIssue[]): Violation[] {
     found.push(...violationsOf(issue));
     if (found.length < LIMIT.violations) continue;
     found.length = LIMIT.violations;
-    found.push({ field: "", message: "and more: only the first faults are told" });
+    found.push({ field: "", message: MORE_FAULTS });
     break;
   }
   return found;

@@ -41,10 +41,7 @@ const STATES: [State, JobState][] = [
 export function specFromMessage(message: SpecMessage | undefined): JobSpec {
   if (message === undefined) return parseJobRequest({});
   if ([message, ...message.steps].some(({ $unknown }) => $unknown !== undefined))
-    throw new MrError(
-      "invalid",
-      "the request says what this master does not know: upgrade it first",
-    );
+    throw unknownFields();
   const several = [message.data, ...message.moreData].filter((data) => data !== "");
   const common: Record<string, unknown> = {
     data: several.length > 1 ? several : message.data,
@@ -66,6 +63,11 @@ export function specFromMessage(message: SpecMessage | undefined): JobSpec {
     return parseJobRequest({ ...Object.fromEntries(own), ...common, steps });
   }
   return parseJobRequest({ ...common, ...stepFromMessage(message) });
+}
+
+export function unknownFields(): MrError {
+  const why = "the request says what this master does not know: upgrade it first";
+  return new MrError("invalid", why);
 }
 
 function isSaid(value: unknown): boolean {

@@ -141,7 +141,11 @@ export class RpcServer {
       clearTimeout(this.awaited.get(request.socket));
       if (isFromPage(request.headers)) {
         request.resume();
-        return refuse(response, "web pages are not answered here");
+        return refuse(response, 403, "web pages are not answered here");
+      }
+      if (isFramedJson(request.headers)) {
+        request.resume();
+        return refuse(response, 415, "gRPC is spoken in the binary form here");
       }
       if (this.options.certificates === undefined) return handler(request, response);
       const socket = request.socket as TLSSocket;
@@ -154,7 +158,7 @@ export class RpcServer {
       const from = { peer: socket.remoteAddress ?? "", path };
       this.options.logger.warn({ ...from, error: why }, "a peer was refused");
       request.resume();
-      refuse(response, why);
+      refuse(response, 403, why);
     };
   }
 
@@ -256,7 +260,13 @@ function isFromPage(headers: IncomingHttpHeaders): boolean {
   return headers.origin !== undefined || headers["sec-fetch-site"] !== undefined;
 }
 
-function refuse(response: Parameters<Handler>[1], message: string): void {
-  response.writeHead(403, { "content-type": "application/json" });
-  response.end(JSON.stringify({ code: "permission_denied", message }));
+/** What is wrong with JSON may be as long as it, and of any characters: no header can say that. */
+function isFramedJson(headers: IncomingHttpHeaders): boolean {
+  return /^application\/grpc.*json/i.test(headers["content-type"] ?? "");
+}
+
+function refuse(response: Parameters<Handler>[1], status: 403 | 415, message: string): void {
+  const code = status === 403 ? "permission_denied" : "unimplemented";
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(JSON.stringify({ code, message }));
 }

@@ -1,9 +1,16 @@
 import { create } from "@bufbuild/protobuf";
 import type { ConnectRouter, ServiceImpl } from "@connectrpc/connect";
 import { MrError } from "../model/errors.ts";
+import { isJobId, parseAttemptId } from "../model/ids.ts";
 import type { JobApi, LeaderLocator } from "../model/job_api.ts";
 import { LIMIT } from "../model/limits.ts";
-import { jobToMessage, specFromMessage, taskToMessage, workerToMessage } from "./conversions.ts";
+import {
+  jobToMessage,
+  specFromMessage,
+  taskToMessage,
+  unknownFields,
+  workerToMessage,
+} from "./conversions.ts";
 import { toConnectError } from "./errors.ts";
 import {
   file_grpc_health_v1_health,
@@ -52,12 +59,13 @@ export function masterRoutes(ports: MasterPorts): (router: ConnectRouter) => voi
 
 function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
   return {
-    submit: guarded(async ({ spec, idempotencyKey, owner }) => {
+    submit: guarded(async ({ spec, idempotencyKey, owner, $unknown }) => {
+      if ($unknown !== undefined) throw unknownFields();
       checkSubmission(idempotencyKey, owner);
       const { job, repeated } = await jobs.submit(specFromMessage(spec), idempotencyKey, owner);
       return { job: jobToMessage(job), repeated };
     }),
-    get: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.get(id)) })),
+    get: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.get(knownId(id))) })),
     list: guarded(async (request) => {
       const { items, next } = await jobs.list(jobsQueryFromMessage(request));
       return { jobs: items.map((job) => jobToMessage(job)), next };
@@ -65,18 +73,20 @@ function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
     count: guarded(async ({ viewer }) =>
       countsToMessage(await jobs.count(viewerFromMessage(viewer))),
     ),
-    cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(id)) })),
+    cancel: guarded(async ({ id }) => ({ job: jobToMessage(await jobs.cancel(knownId(id))) })),
     listTasks: guarded(async (request) => {
-      const { items, next } = await jobs.tasks(request.id, pageFromMessage(request));
+      const { items, next } = await jobs.tasks(knownId(request.id), pageFromMessage(request));
       return { tasks: items.map(taskToMessage), next };
     }),
-    getAssignment: guarded(async ({ attempt }) => ({
-      grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt)) as never),
-    })),
+    getAssignment: guarded(async ({ attempt }) => {
+      if (parseAttemptId(attempt) === undefined)
+        throw new MrError("not_found", "no attempt has such an id");
+      return { grant: create(GrantSchema, grantToWire(await jobs.assignment(attempt)) as never) };
+    }),
     async *watch({ id }, context) {
       try {
         let isFirst = true;
-        for await (const job of jobs.watch(id, context.signal)) {
+        for await (const job of jobs.watch(knownId(id), context.signal)) {
           yield { job: jobToMessage(job, isFirst) };
           isFirst = false;
         }
@@ -85,6 +95,12 @@ function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
       }
     },
   };
+}
+
+/** What is repeated in an answer, or looked up, is an id. @throws MrError `not_found` */
+function knownId(id: string): string {
+  if (!isJobId(id)) throw new MrError("not_found", "no job has such an id");
+  return id;
 }
 
 function clusterService(ports: MasterPorts): ServiceImpl<typeof ClusterService> {

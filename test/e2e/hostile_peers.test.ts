@@ -2,6 +2,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
 import { gzipSync } from "node:zlib";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  GetRequestSchema,
+  type JobSpecSchema,
+  SubmitRequestSchema,
+} from "../../internal/rpc/gen/mapreduce/v1/job_pb.ts";
 import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
 import { until } from "../support/processes.ts";
 import { head, quietly, RawCall } from "../support/raw_rpc.ts";
@@ -12,6 +18,7 @@ const CLUSTER = "/mapreduce.v1.ClusterService";
 const HEALTH = "/grpc.health.v1.Health";
 const SESSION = "/mapreduce.v1.WorkerService/Session";
 const INVALID = "3";
+const NOT_FOUND = "5";
 const TOO_MANY = "8";
 const UNIMPLEMENTED = "12";
 
@@ -76,17 +83,13 @@ describe("a leader and a peer that means ill", () => {
     await staysAsItWas();
   });
 
-  it("is asked no more in JSON, whichever protocol it comes by", async () => {
+  it("is asked no more in JSON", async () => {
     const long = JSON.stringify({ spec: { name: "n".repeat(700 * 1024) } });
     using unary = new RawCall(leader.address, `${JOBS}/Submit`, {
       headers: { "content-type": "application/json" },
     });
     unary.stream.end(long);
     assert.equal(await unary.status, "HTTP 429");
-    using framed = new RawCall(leader.address, `${JOBS}/Submit`, {
-      headers: { "content-type": "application/grpc+json" },
-    });
-    assert.equal(await framed.ask(Buffer.from(long)), TOO_MANY);
     const response = await fetch(`http://${leader.address}${HEALTH}/Check`, {
       method: "POST",
       headers: { "content-type": "application/json" },
@@ -160,6 +163,86 @@ describe("a leader and a peer that means ill", () => {
     call.stream.write(head(3 * MB));
     assert.equal(await call.status, INVALID);
     assert.match(call.message, /^session: a message too long/);
+    await staysAsItWas();
+  });
+
+  it("says what is wrong in few words", async () => {
+    const connection = quietly(leader.address);
+    const ask = async (method: string, message: Uint8Array) => {
+      const call = new RawCall(leader.address, `${JOBS}/${method}`, { connection });
+      return [await call.ask(message), call.message];
+    };
+    const strange = "\u001b[2J\u202e".repeat(100);
+    const id = toBinary(GetRequestSchema, create(GetRequestSchema, { id: strange }));
+    for (const method of ["Get", "Cancel", "Watch", "ListTasks"])
+      assert.deepEqual(await ask(method, id), [NOT_FOUND, "no job has such an id"], method);
+    assert.deepEqual(await ask("GetAssignment", id), [NOT_FOUND, "no attempt has such an id"]);
+    const submit = (spec: MessageInitShape<typeof JobSpecSchema>) =>
+      ask(
+        "Submit",
+        toBinary(
+          SubmitRequestSchema,
+          create(SubmitRequestSchema, { spec: { data: "text", ...spec } }),
+        ),
+      );
+    const name = (i: number) => `${"n".repeat(50)}-${i}`;
+    const files = Array.from({ length: 5_000 }, (_, i) => name(i));
+    const env = Object.fromEntries(
+      files.slice(0, 400).map((key) => [`${key} ${"\u4e2d".repeat(20)}`, ""]),
+    );
+    const steps = Array.from({ length: 40 }, (_, i) => {
+      return { mapper: "cat", files: files.slice(100 * i, 100 * i + 100) };
+    });
+    const long = { [" ".repeat(20_000)]: "" };
+    for (const spec of [
+      { steps },
+      { mapper: "cat", env },
+      { mapper: "cat", conf: long },
+      { mapper: "m".repeat(100_000) },
+      { mapper: "cat", data: `text/${"[".repeat(50_000)}` },
+      { mapper: "cat", output: `text/${"\u4e2d".repeat(50_000)}` },
+    ]) {
+      const [status] = await submit(spec);
+      assert.equal(status, INVALID, JSON.stringify(spec).slice(0, 100));
+    }
+    assert.ok(!connection.destroyed, "the connection that all share was lost");
+    connection.destroy();
+    // By the proxy, all faults but the first hundred are counted as one.
+    const response = await fetch(`${cluster.url}/request`, {
+      method: "POST",
+      body: JSON.stringify({ data: "text", steps }),
+    });
+    const { errors } = (await response.json()) as { errors: { message: string }[] };
+    assert.equal(response.status, 400);
+    assert.equal(errors.length, 101, JSON.stringify(errors.slice(0, 3)));
+    assert.match(errors.at(-1)?.message ?? "", /^and more/);
+    await staysAsItWas();
+  });
+
+  it("does not take what it does not know", async () => {
+    const json = async (method: string, body: object) => {
+      const response = await fetch(`http://${leader.address}${JOBS}/${method}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      });
+      return ((await response.json()) as { code?: string }).code;
+    };
+    const spec = { mapper: "cat", data: "text", r_num: 0 };
+    assert.equal(await json("Submit", { spec: { ...spec, max_attemptz: 3 } }), "invalid_argument");
+    assert.equal(await json("Submit", { spec, ownr: "me" }), "invalid_argument");
+    assert.equal(await json("List", { limitt: 3 }), "invalid_argument");
+    assert.equal(await json("List", { limit: 3 }), undefined);
+    const request = create(SubmitRequestSchema, { spec: { mapper: "cat", data: "text", rNum: 0 } });
+    const known = toBinary(SubmitRequestSchema, request);
+    using call = new RawCall(leader.address, `${JOBS}/Submit`);
+    assert.equal(await call.ask(Buffer.concat([known, Buffer.from([0x78, 0x00])])), INVALID);
+    for (const type of ["application/grpc+json", "application/grpc-web+json"]) {
+      using framed = new RawCall(leader.address, `${JOBS}/Get`, {
+        headers: { "content-type": type },
+      });
+      assert.equal(await framed.ask(Buffer.from('{"\\ud800": 1}')), "HTTP 415");
+    }
     await staysAsItWas();
   });
 });

@@ -126,6 +126,7 @@ describe("a leader and a worker that lies", () => {
         },
       },
       "a failure's class": { say: failed({ class: "mine" }) },
+      "a class that is cut in half a character": { say: failed({ class: `${"x".repeat(49)}😀` }) },
       "lost outputs": { say: failed({ lostOutputs: many(20_000) }) },
       "more attempts than it may hold": { say: beats(9, {}) },
       "counters without end": { say: beats(1, { counters: counters(30_000) }) },
