@@ -8,6 +8,7 @@ import { addClusterRoutes } from "./cluster_routes.ts";
 import { addJobRoutes } from "./job_routes.ts";
 import { addMetrics } from "./metrics.ts";
 import { type OriginOptions, ownOrigin } from "./origin.ts";
+import { presence } from "./presence.ts";
 import { problems } from "./problem.ts";
 import { type Route, Routes } from "./routes.ts";
 import { Shares } from "./shares.ts";
@@ -34,6 +35,7 @@ export function createApp(options: AppOptions): { app: Koa; routes: readonly Rou
   const shares = new Shares();
   // Bodies that break off while they are streamed are the clients' affair.
   app.on("error", (error: Error) => logger.debug({ error: error.message }, "response broke off"));
+  app.use(presence());
   addMetrics(app, routes, jobs);
   addJobRoutes(routes, { jobs, store, shares });
   addStorageRoutes(routes, store, shares);

@@ -16,6 +16,7 @@ import { attemptLogName } from "../model/task.ts";
 import { KNOWN, mustRun, ofJob, parameter, seenJob, withCaller } from "./authorisation.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
 import { nextPage, pageIn, stateIn, textIn } from "./paging.ts";
+import { overOf } from "./presence.ts";
 import { HttpError } from "./problem.ts";
 import type { Routes } from "./routes.ts";
 import type { Shares } from "./shares.ts";
@@ -210,9 +211,9 @@ async function streamJob(
   type: string,
   frame: (line: string) => string,
 ): Promise<void> {
-  const gone = new AbortController();
-  ctx.res.on("close", () => gone.abort());
-  const views = jobs.watch(id, gone.signal)[Symbol.asyncIterator]();
+  const over = overOf(ctx);
+  over.throwIfAborted();
+  const views = jobs.watch(id, over)[Symbol.asyncIterator]();
   const first = await views.next();
   if (first.done === true) throw new MrError("unavailable", "the job cannot be watched just now");
   const body = new PassThrough();
@@ -221,7 +222,7 @@ async function streamJob(
   ctx.set("X-Accel-Buffering", "no");
   ctx.body = body;
   ctx.flushHeaders();
-  void pumpViews(body, first.value, views, frame, gone.signal);
+  void pumpViews(body, first.value, views, frame, over);
 }
 
 async function pumpViews(
@@ -229,19 +230,19 @@ async function pumpViews(
   first: JobView,
   views: AsyncIterator<JobView>,
   frame: (line: string) => string,
-  gone: AbortSignal,
+  over: AbortSignal,
 ): Promise<void> {
   let last = first;
   const say = async () => {
     // A client that does not read must not fill our memory: it gets the newest when it does.
-    while (body.writableNeedDrain && !gone.aborted)
-      await once(body, "drain", { signal: gone }).catch(() => undefined);
+    while (body.writableNeedDrain && !over.aborted)
+      await once(body, "drain", { signal: over }).catch(() => undefined);
     if (!body.writableEnded) body.write(frame(JSON.stringify(jobJson(last))));
   };
   const timer = setInterval(() => body.writableNeedDrain || void say(), KEEPALIVE_MS);
   try {
     await say();
-    while (!isFinal(last.state) && !gone.aborted) {
+    while (!isFinal(last.state) && !over.aborted) {
       const next = await views.next();
       if (next.done === true) break;
       last = next.value;

@@ -1,6 +1,7 @@
 import type { Context, Next } from "koa";
 import { type ErrorCode, MrError } from "../model/errors.ts";
 import type { Logger } from "../model/logger.ts";
+import { overOf } from "./presence.ts";
 
 const STATUS: Record<ErrorCode, [number, string]> = {
   invalid: [400, "Bad Request"],
@@ -17,6 +18,9 @@ const STATUS: Record<ErrorCode, [number, string]> = {
   user: [500, "Internal Server Error"],
   internal: [500, "Internal Server Error"],
 };
+
+/** For the figures only, as other servers count it: the client has left before the answer. */
+const LEFT = 499;
 
 /** A refusal with a status of its own. */
 export class HttpError extends Error {
@@ -36,7 +40,9 @@ export function problems(logger: Logger) {
       if (ctx.status === 404 && ctx.body === undefined)
         writeProblem(ctx, 404, "Not Found", `there is no ${ctx.method} ${ctx.path}`);
     } catch (error) {
-      answerError(ctx, error, logger);
+      // Nobody is told, and nothing of ours has failed: what breaks then is what was the client's.
+      if (overOf(ctx).aborted) ctx.status = LEFT;
+      else answerError(ctx, error, logger);
     }
   };
 }

@@ -1,11 +1,16 @@
 import type { Context } from "koa";
 import type { Caller } from "../model/access.ts";
+import { overOf } from "./presence.ts";
 import { HttpError } from "./problem.ts";
 
-/** What one client may have under way at a time; without tokens all are one. */
+/**
+ * What may be under way at a time: for one client with a token, for all without one, and for all
+ * together. A stream of progress is one on the connection to the leader too, which has 2,048: the
+ * others are for questions.
+ */
 export const SHARES = {
-  streams: { named: 100, all: 1_000 },
-  transfers: { named: 32, all: 256 },
+  streams: { named: 100, nameless: 1_000, all: 1_500 },
+  transfers: { named: 32, nameless: 256, all: 1_024 },
 } as const;
 
 /** Counts what takes long, so that no client can have all of it. */
@@ -14,22 +19,37 @@ export class Shares {
 
   /**
    * Until the answer has gone out, or its client.
-   * @throws HttpError 429
+   * @throws HttpError 429; Gone
    */
   take(ctx: Context, caller: Caller, kind: keyof typeof SHARES): void {
-    const { named, all } = SHARES[kind];
-    const most = caller.name === "" ? all : named;
-    const key = `${kind} ${caller.name}`;
-    const count = this.taken.get(key) ?? 0;
-    if (count >= most) {
-      ctx.set("Retry-After", "5");
-      throw new HttpError(429, `${count} ${kind} are under way already, which is all there may be`);
-    }
-    this.taken.set(key, count + 1);
-    ctx.res.once("close", () => {
-      const left = (this.taken.get(key) ?? 1) - 1;
-      if (left === 0) this.taken.delete(key);
-      else this.taken.set(key, left);
+    const over = overOf(ctx);
+    over.throwIfAborted();
+    const { named, nameless, all } = SHARES[kind];
+    const bounds: [key: string, most: number][] = [
+      [kind, all],
+      [`${kind} ${caller.name}`, caller.name === "" ? nameless : named],
+    ];
+    for (const [key, most] of bounds)
+      if (this.count(key) >= most) {
+        ctx.set("Retry-After", "5");
+        throw new HttpError(
+          429,
+          `${most} ${kind} are under way already, which is all there may be`,
+        );
+      }
+    for (const [key] of bounds) this.add(key, 1);
+    over.addEventListener("abort", () => {
+      for (const [key] of bounds) this.add(key, -1);
     });
+  }
+
+  private count(key: string): number {
+    return this.taken.get(key) ?? 0;
+  }
+
+  private add(key: string, change: 1 | -1): void {
+    const count = this.count(key) + change;
+    if (count === 0) this.taken.delete(key);
+    else this.taken.set(key, count);
   }
 }
