@@ -1,4 +1,5 @@
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import { constants, createGunzip, createZstdDecompress } from "node:zlib";
+import type { Compression } from "../model/contract.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { bunzip2 } from "./bunzip2.ts";
 import { Pump, type ZlibStream } from "./pump.ts";
@@ -24,6 +25,20 @@ export function gunzip(name: string, bytes: AsyncIterable<Uint8Array>): AsyncGen
   return inflated(bytes, gzip, faultOf(name));
 }
 
+/**
+ * What a job has compressed (compress.ts), or whoever may write there has put in its place: it
+ * gets no larger window than ours, for which nobody who reads needs much memory.
+ * @throws as `decompress`
+ */
+export function expand(
+  kind: Compression | undefined,
+  name: string,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncIterable<Uint8Array> {
+  if (kind === undefined) return bytes;
+  return inflated(bytes, kind === "gzip" ? gzip : ownZstd, faultOf(name));
+}
+
 type Fault = (cause: unknown) => Error;
 
 function faultOf(name: string): Fault {
@@ -41,6 +56,16 @@ const CHUNK_BYTES = 65_536;
 const gzip: Format = { open: () => createGunzip({ chunkSize: CHUNK_BYTES }), padded: true };
 const zstd: Format = {
   open: () => createZstdDecompress({ chunkSize: CHUNK_BYTES }),
+  padded: false,
+};
+/** 8 MiB; level 3 makes windows of 2 MiB. */
+const OWN_WINDOW_LOG = 23;
+const ownZstd: Format = {
+  open: () =>
+    createZstdDecompress({
+      chunkSize: CHUNK_BYTES,
+      params: { [constants.ZSTD_d_windowLogMax]: OWN_WINDOW_LOG },
+    }),
   padded: false,
 };
 

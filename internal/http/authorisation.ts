@@ -5,7 +5,14 @@ import { isJobId, pipelineOf } from "../model/ids.ts";
 import type { JobView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import type { JobSpec } from "../model/job_request.ts";
-import { blobNameFault, CONTAINER, containerNameFault, prefixFault } from "../model/names.ts";
+import {
+  blobNameFault,
+  CONTAINER,
+  containerNameFault,
+  folderPrefix,
+  locationOf,
+  prefixFault,
+} from "../model/names.ts";
 import { HttpError } from "./problem.ts";
 import type { Authorisation } from "./routes.ts";
 
@@ -69,6 +76,29 @@ function adviceFor(spec: JobSpec, { container, exact, prefix }: Place): string {
 function mustHave(caller: Caller, right: Right, place: Place, advice = ""): void {
   if (!caller.may(right, place))
     throw new HttpError(403, `token ${caller.name} may not ${right} ${sayPlace(place)}${advice}`);
+}
+
+/**
+ * The job of the path, for those who may do this where its result lies as well: what is in a folder
+ * into which one only writes is not read by way of a job either.
+ */
+export function ofResult(jobs: JobApi, right: Right): Authorisation<JobView> {
+  return {
+    name: `${right} result`,
+    async admit(ctx, caller) {
+      const job = await ofJob(jobs).admit(ctx, caller);
+      const place = resultPlaceOf(job);
+      if (place !== undefined) mustHave(caller, right, place);
+      return job;
+    },
+  };
+}
+
+/** Undefined of a map phase: it leaves none. */
+function resultPlaceOf({ spec, output }: JobView): Place | undefined {
+  if (spec.phase === "map") return undefined;
+  const { container, prefix } = locationOf(output);
+  return { container, prefix: folderPrefix(prefix), exact: false };
 }
 
 /** The caller too, for what is counted by who asks. */

@@ -2,7 +2,6 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { PassThrough, Readable } from "node:stream";
 import type { Context } from "koa";
-import { decompress } from "../codec/decompress.ts";
 import type { Caller } from "../model/access.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseTaskId } from "../model/ids.ts";
@@ -10,11 +9,20 @@ import { isFinal, type JobView, type TaskView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import { parseJobRequest } from "../model/job_request.ts";
 import { LIMIT } from "../model/limits.ts";
-import { CONTAINER, folderPrefix, joinName, locationOf } from "../model/names.ts";
+import { CONTAINER } from "../model/names.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { attemptLogName } from "../model/task.ts";
-import { KNOWN, mustRun, ofJob, parameter, seenJob, withCaller } from "./authorisation.ts";
+import {
+  KNOWN,
+  mustRun,
+  ofJob,
+  ofResult,
+  parameter,
+  seenJob,
+  withCaller,
+} from "./authorisation.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
+import { resultOf } from "./job_output.ts";
 import { nextPage, pageIn, stateIn, textIn } from "./paging.ts";
 import { overOf } from "./presence.ts";
 import { HttpError } from "./problem.ts";
@@ -90,18 +98,23 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
     const name = `${id}/${parameter(ctx, "task")}/${parameter(ctx, "attempt")}`;
     ctx.body = assignmentJson(await jobs.assignment(name));
   });
-  routes.add("GET", "/jobs/:id/output", withCaller(JOB), async (ctx, [job, caller]) => {
-    shares.take(ctx, caller, "transfers");
-    if (job.state !== "succeeded" || job.spec.phase === "map")
-      throw new MrError(
-        "conflict",
-        job.spec.phase === "map"
-          ? `job ${job.id} is a map phase: a request with "phase": "reduce" makes its output`
-          : `job ${job.id} is ${job.state}; its output is there once it has succeeded`,
-      );
-    ctx.type = "application/octet-stream";
-    ctx.body = Readable.from(outputOf(store, job));
-  });
+  routes.add(
+    "GET",
+    "/jobs/:id/output",
+    withCaller(ofResult(jobs, "read")),
+    async (ctx, [job, caller]) => {
+      shares.take(ctx, caller, "transfers");
+      if (job.state !== "succeeded" || job.spec.phase === "map")
+        throw new MrError(
+          "conflict",
+          job.spec.phase === "map"
+            ? `job ${job.id} is a map phase: a request with "phase": "reduce" makes its output`
+            : `job ${job.id} is ${job.state}; its output is there once it has succeeded`,
+        );
+      ctx.type = "application/octet-stream";
+      ctx.body = Readable.from(await resultOf(store, job));
+    },
+  );
 }
 
 /** So many are named: who wants one asks for it. */
@@ -159,14 +172,6 @@ async function listTasks(ctx: Context, jobs: JobApi, { id, steps }: JobView): Pr
     tasks: tasks.map((each) => ({ ...taskJson(each), id: `${each.step}/${each.id}` })),
     ...nextPage(ctx, next),
   };
-}
-
-/** All parts, in order, decompressed where they are compressed. */
-async function* outputOf(store: ObjectStore, job: JobView): AsyncIterable<Uint8Array> {
-  const { container, prefix } = locationOf(job.output);
-  const parts = joinName(folderPrefix(prefix), "part-");
-  for await (const { name, etag } of store.list(container, parts))
-    yield* decompress(name, store.read(container, name, { etag }));
 }
 
 function prefersAsync(ctx: Context): boolean {

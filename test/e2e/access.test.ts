@@ -250,6 +250,26 @@ describe("a proxy with tokens", () => {
     await clients.alice.json(`/jobs/${id}`, { method: "DELETE" });
   });
 
+  it("reads of a result its own parts only, and only for who may read there", async () => {
+    const request = { mapper: "/bin/cat", data: "bob-data/text", r_num: 0, m_num: 1 };
+    for (const [conf, ending] of [
+      [{}, ""],
+      [{ "mapreduce.output.fileoutputformat.compress": "true" }, ".gz"],
+    ] as const) {
+      const folder = `bob/made${ending}`;
+      const made = await runJob(clients.bob, { ...request, output: `drop-box/${folder}`, conf });
+      assert.equal(made.state, "succeeded", JSON.stringify(made));
+      const path = `/jobs/${made.id}/output`;
+      for (const name of ["part-", "part-00000-x", "part-00001", "part-00000.bz2", "part-z.zst"])
+        await putText(clients.operator, "drop-box", `${folder}/${name}`, "another's\n");
+      assert.equal(await status(as("bob"), "GET", path), 403);
+      assert.equal(String(await outputOf(clients.operator, made.id)), "2\n1\n");
+      const part = `/storage/drop-box/${folder}/part-00000${ending}`;
+      assert.equal(await status(as("operator"), "DELETE", part), 204);
+      assert.equal(await status(as("operator"), "GET", path), 404);
+    }
+  });
+
   it("does not let one go on from a map phase that he may not see", async () => {
     const phase = { mapper: "/bin/cat", data: "alice-data", r_num: 1 };
     const made = await runJob(clients.alice, { ...phase, phase: "map" });

@@ -12,9 +12,16 @@ import {
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import {
+  constants,
+  createZstdCompress,
+  gunzipSync,
+  gzipSync,
+  zstdCompressSync,
+  zstdDecompressSync,
+} from "node:zlib";
 import { compressInto } from "../../internal/codec/compress.ts";
-import { decompress } from "../../internal/codec/decompress.ts";
+import { decompress, expand } from "../../internal/codec/decompress.ts";
 import { SafeFolder } from "../../internal/codec/safe_folder.ts";
 import { isArchive, unpackArchive } from "../../internal/codec/unpack.ts";
 import { type Compression, extensionOf } from "../../internal/model/contract.ts";
@@ -275,6 +282,47 @@ describe("decompression", () => {
       assert.equal(size, wanted);
       assert.ok(peak < 250e6, `${extension} took ${peak} bytes`);
     }
+  });
+
+  it("gives what a job has compressed no window larger than ours makes", async () => {
+    const bytes = Buffer.alloc(1 << 20, "line\n");
+    const parts: Uint8Array[] = [];
+    const own = compressInto("zstd", async (chunk) => void parts.push(Buffer.from(chunk)));
+    for (let i = 0; i < 32; i += 1) await own.write(bytes);
+    await own.end();
+    const read = await gather(
+      expand(
+        "zstd",
+        "part",
+        pieces(Buffer.concat(parts), () => 65_536),
+      ),
+    );
+    assert.equal(read.length, 32 * bytes.length);
+    const wide = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: 27 } });
+    wide.write(bytes);
+    wide.end(bytes);
+    const large = await gather(wide);
+    assert.equal(
+      (
+        await gather(
+          decompress(
+            "a.zst",
+            pieces(large, () => 9_999),
+          ),
+        )
+      ).length,
+      2 << 20,
+    );
+    await assert.rejects(
+      gather(
+        expand(
+          "zstd",
+          "part",
+          pieces(large, () => 9_999),
+        ),
+      ),
+      (error) => MrError.is(error, "user"),
+    );
   });
 
   it("lets others run between the blocks of bzip2", async () => {
