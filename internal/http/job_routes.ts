@@ -78,13 +78,13 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
   routes.add("GET", "/jobs/:id/tasks", JOB, async (ctx, job) => {
     await listTasks(ctx, jobs, job);
   });
-  routes.add("GET", "/jobs/:id/logs", JOB, async (ctx, { id, steps }) => {
-    const logs: object[] = [];
-    for (const of of [id, ...steps.map((step) => step.id)]) logs.push(...(await logsOf(store, of)));
-    ctx.body = { logs };
+  routes.add("GET", "/jobs/:id/logs", withCaller(JOB), async (ctx, [{ id, steps }, caller]) => {
+    shares.take(ctx, caller, "lists");
+    ctx.body = { logs: await logsOf(store, [id, ...steps.map((step) => step.id)]) };
   });
   const ATTEMPT = "/jobs/:id/tasks/:task/attempts/:attempt";
-  routes.add("GET", `${ATTEMPT}/log`, JOB, async (ctx, { id }) => {
+  routes.add("GET", `${ATTEMPT}/log`, withCaller(JOB), async (ctx, [{ id }, caller]) => {
+    shares.take(ctx, caller, "transfers");
     const [task, attempt] = [parameter(ctx, "task"), parameter(ctx, "attempt")];
     if (parseTaskId(task) === undefined || !/^\d+-\d+$/.test(attempt))
       throw new MrError("not_found", "there is no such attempt");
@@ -94,7 +94,8 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
     ctx.type = "text/plain; charset=utf-8";
     ctx.body = Readable.from(store.read(CONTAINER.logs, name));
   });
-  routes.add("GET", `${ATTEMPT}/assignment`, JOB, async (ctx, { id }) => {
+  routes.add("GET", `${ATTEMPT}/assignment`, withCaller(JOB), async (ctx, [{ id }, caller]) => {
+    shares.take(ctx, caller, "lists");
     const name = `${id}/${parameter(ctx, "task")}/${parameter(ctx, "attempt")}`;
     ctx.body = assignmentJson(await jobs.assignment(name));
   });
@@ -120,15 +121,16 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
 /** So many are named: who wants one asks for it. */
 const LOGS_MAX = 10_000;
 
-/** What its attempts have left. */
-async function logsOf(store: ObjectStore, job: string): Promise<object[]> {
+/** What the attempts of a job and of its steps have left. */
+async function logsOf(store: ObjectStore, jobs: string[]): Promise<object[]> {
   const logs: object[] = [];
   if (!(await store.containerExists(CONTAINER.logs))) return logs;
-  for await (const { name, size } of store.list(CONTAINER.logs, `${job}/`)) {
-    const [, task, attempt] = /^[^/]+\/([^/]+)\/([^/]+)\.log$/.exec(name) ?? [];
-    if (task !== undefined) logs.push({ job, task, attempt, size });
-    if (logs.length === LOGS_MAX) break;
-  }
+  for (const job of jobs)
+    for await (const { name, size } of store.list(CONTAINER.logs, `${job}/`)) {
+      const [, task, attempt] = /^[^/]+\/([^/]+)\/([^/]+)\.log$/.exec(name) ?? [];
+      if (task !== undefined) logs.push({ job, task, attempt, size });
+      if (logs.length === LOGS_MAX) return logs;
+    }
   return logs;
 }
 

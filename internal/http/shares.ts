@@ -11,6 +11,8 @@ import { HttpError } from "./problem.ts";
 export const SHARES = {
   streams: { named: 100, nameless: 1_000, all: 1_500 },
   transfers: { named: 32, nameless: 256, all: 1_024 },
+  /** What is made of many names, or of a large record: they are all in memory meanwhile. */
+  lists: { named: 8, nameless: 32, all: 64 },
 } as const;
 
 /** Counts what takes long, so that no client can have all of it. */

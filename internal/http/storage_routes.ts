@@ -13,8 +13,9 @@ export function addStorageRoutes(routes: Routes, store: ObjectStore, shares: Sha
     const containers = await store.containers();
     ctx.body = { containers: containers.filter((name) => caller.knows(name)) };
   });
-  routes.add("GET", "/storage/:container", ofContainer("read"), async (ctx, place) => {
-    const { container, prefix } = place;
+  const LISTED = withCaller(ofContainer("read"));
+  routes.add("GET", "/storage/:container", LISTED, async (ctx, [{ container, prefix }, caller]) => {
+    shares.take(ctx, caller, "lists");
     if (!(await store.containerExists(container)))
       throw new MrError("not_found", `there is no container ${container}`);
     ctx.type = "application/json";

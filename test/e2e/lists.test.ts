@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { JobJson } from "../../cmd/mr/client.ts";
 import { putText, type TestCluster, useCluster } from "../support/cluster.ts";
@@ -101,6 +103,21 @@ describe("lists of a cluster with many large jobs", () => {
       assert.equal(response.status, 400, query);
       assert.match(await response.text(), new RegExp(`"field":"${query.split("=")[0]}"`));
     }
+  });
+
+  it("makes only so many lists of names at a time", async () => {
+    const folder = join(cluster.dir, "store", "names");
+    await mkdir(folder);
+    for (let i = 0; i < 5_000; i += 1) await writeFile(join(folder, `part-${i}`), "");
+    const list = async () => {
+      const answer = await fetch(`${cluster.url}/storage/names`);
+      const text = await answer.text();
+      if (answer.status === 200) assert.equal(JSON.parse(text).objects.length, 5_000);
+      return answer.status;
+    };
+    const answers = await Promise.all(Array.from({ length: 80 }, list));
+    assert.deepEqual([...new Set(answers)].toSorted(), [200, 429]);
+    assert.equal(await list(), 200);
   });
 
   it("lists tasks in pages, and those of a job that was cancelled as stopped", async () => {

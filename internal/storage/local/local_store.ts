@@ -5,6 +5,7 @@ import {
   link,
   mkdir,
   open,
+  opendir,
   readdir,
   rename,
   rm,
@@ -25,6 +26,7 @@ import type {
 import type { Receipt } from "../../model/task.ts";
 import { guard, ignoreMissing, isMissing, storageError } from "./errors.ts";
 import { openBlocking, openPooled } from "./open_file.ts";
+import { sortedNames } from "./sorted_names.ts";
 
 /**
  * The object store of one machine: a folder, in which a container is a
@@ -37,6 +39,7 @@ const TOKEN = /^[^/]+\/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const READ_BYTES = 256 * 1024;
 /** Of a listing. */
 const LOOKS_AT_A_TIME = 64;
+const ENTRIES_AT_A_TIME = 1_024;
 
 export class LocalStore implements ObjectStore {
   readonly remote = false;
@@ -81,15 +84,7 @@ export class LocalStore implements ObjectStore {
     folder: string,
     prefix: string,
   ): AsyncIterable<ObjectInfo> {
-    const entries = await readdir(join(this.folder(container), folder), {
-      withFileTypes: true,
-    }).catch(ignoreMissing(`${container}/${folder}`));
-    // A folder sorts by its name with the slash, as its objects do.
-    const names = (entries ?? [])
-      .filter((entry) => entry.isDirectory() || entry.isFile())
-      .map((entry) => folder + entry.name + (entry.isDirectory() ? "/" : ""))
-      .filter((name) => name.startsWith(prefix) || prefix.startsWith(name))
-      .toSorted(byBytes);
+    const names = await sortedNames(this.entries(container, folder, prefix));
     for (const [i, name] of names.entries()) {
       // Others have their turn now and then.
       if (i % LOOKS_AT_A_TIME === LOOKS_AT_A_TIME - 1) await setImmediate();
@@ -98,6 +93,19 @@ export class LocalStore implements ObjectStore {
         const info = this.look(container, name);
         if (info !== undefined) yield info;
       }
+    }
+  }
+
+  /** Of a folder, some at a time. One within it has its slash: so it sorts, as its objects do. */
+  private async *entries(container: string, folder: string, prefix: string): AsyncIterable<string> {
+    const options = { bufferSize: ENTRIES_AT_A_TIME };
+    const opened = await opendir(join(this.folder(container), folder), options).catch(
+      ignoreMissing(`${container}/${folder}`),
+    );
+    for await (const entry of opened ?? []) {
+      if (!entry.isDirectory() && !entry.isFile()) continue;
+      const name = folder + entry.name + (entry.isDirectory() ? "/" : "");
+      if (name.startsWith(prefix) || prefix.startsWith(name)) yield name;
     }
   }
 
@@ -391,10 +399,6 @@ async function removedEmpty(folder: string): Promise<boolean> {
 
 function etagOf(found: { mtimeNs: bigint; size: bigint; ino: bigint }): string {
   return `${found.mtimeNs.toString(36)}-${found.size.toString(36)}-${found.ino.toString(36)}`;
-}
-
-function byBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 function isThere(path: string, place: string): boolean {
