@@ -167,6 +167,7 @@ const stepsSchema = z
       return z.NEVER;
     }
     const steps = request.steps.flatMap((given, index): StepSpec[] => {
+      if (ctx.issues.length >= LIMIT.violations) return [];
       const parsed = stepSchema.safeParse(inherited(request, given), { reportInput: true });
       if (parsed.success) return [parsed.data];
       for (const issue of parsed.error.issues)
@@ -269,17 +270,8 @@ function violationsOf(issue: z.core.$ZodIssue): Violation[] {
           ? "with steps, this is said in each of them"
           : "unknown field",
     }));
-  if (issue.code === "invalid_type" && issue.input === undefined && field !== "")
-    return [{ field, message: "the field is missing" }];
-  if (issue.code === "invalid_union" && issue.input === undefined)
-    return [{ field, message: "the field is missing" }];
-  if (issue.code === "invalid_union") {
-    const inner = issue.errors.find((errors) => errors.some(({ code }) => code === "custom"));
-    return inner === undefined
-      ? [{ field, message: issue.message }]
-      : inner.map(({ path, message }) => ({ field: [...issue.path, ...path].join("."), message }));
-  }
-  return [{ field, message: issue.message }];
+  const isMissing = issue.input === undefined && field !== "";
+  return [{ field, message: isMissing ? "the field is missing" : issue.message }];
 }
 
 /**

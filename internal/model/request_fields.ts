@@ -24,6 +24,34 @@ export function refuse(ctx: Refinement, message: string, ...path: string[]): voi
   ctx.addIssue({ code: "custom", message, path });
 }
 
+/**
+ * Refuses what is wrong with each, and no more than anybody reads: a body may have a hundred thousand.
+ * @param entries by name; undefined: it is the whole.
+ * @returns whether something was
+ */
+function refuseEach<T>(
+  ctx: Refinement,
+  entries: Iterable<readonly [name: string | undefined, value: T]>,
+  fault: (value: T, name: string) => string | undefined,
+): boolean {
+  let faults = 0;
+  for (const [name, value] of entries) {
+    const message = fault(value, name ?? "");
+    if (message === undefined) continue;
+    refuse(ctx, message, ...(name === undefined ? [] : [name]));
+    faults += 1;
+    if (faults === LIMIT.violations) break;
+  }
+  return faults > 0;
+}
+
+/** Its values are for the checks that follow: zod would tell each that is wrong. */
+const record = <T>() =>
+  z.custom<Record<string, T>>(
+    (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+    "expected an object",
+  );
+
 const location = z.string().superRefine(
   checked((text) => {
     const parsed = parseLocation(text);
@@ -32,21 +60,29 @@ const location = z.string().superRefine(
 );
 
 const inputs = z
-  .union([z.array(z.string()).min(1, "name a container"), z.string()], {
-    error: "expected string, or a list of strings",
-  })
+  .custom<string | string[]>(
+    (data) => typeof data === "string" || isList(data),
+    `expected string, or a list of 1 to ${LIMIT.inputs} strings`,
+  )
   .superRefine((data, ctx) => checkInputs(data, ctx))
   .transform((data) => (Array.isArray(data) ? data : [data]));
 
+function isList(data: unknown): boolean {
+  if (!Array.isArray(data) || data.length === 0 || data.length > LIMIT.inputs) return false;
+  return data.every((entry) => typeof entry === "string");
+}
+
 function checkInputs(data: string | string[], ctx: Refinement): void {
-  if (Array.isArray(data) && data.length > LIMIT.inputs)
-    return refuse(ctx, `at most ${LIMIT.inputs} entries`);
   let chars = 0;
-  for (const [index, text] of [data].flat().entries()) {
+  const entries = Array.isArray(data)
+    ? data.map((text, index) => [String(index), text] as const)
+    : [[undefined, data] as const];
+  refuseEach(ctx, entries, (text) => {
     const size = inputSize(text);
-    if (typeof size === "number") chars += size;
-    else refuse(ctx, size, ...(Array.isArray(data) ? [String(index)] : []));
-  }
+    if (typeof size === "string") return size;
+    chars += size;
+    return undefined;
+  });
   if (chars > LIMIT.patternChars)
     refuse(
       ctx,
@@ -91,25 +127,34 @@ const count = (max: number) => {
 };
 
 function checkEnv(env: Record<string, string>, ctx: Refinement): void {
+  const entries = Object.entries(env);
   let bytes = 0;
-  for (const [name, value] of Object.entries(env)) bytes += name.length + value.length;
+  const isWrong = refuseEach(ctx, entries, (value, name) => {
+    if (typeof value !== "string") return "expected string";
+    bytes += name.length + value.length;
+    return undefined;
+  });
+  if (isWrong) return;
   if (bytes > LIMIT.envBytes) return refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
-  for (const [name, value] of Object.entries(env)) {
-    if (!envName.test(name)) refuse(ctx, "not a name of an environment variable", name);
-    else if (value.includes("\0")) refuse(ctx, "a value has no NUL", name);
-    else if (!value.isWellFormed()) refuse(ctx, NOT_UNICODE, name);
-  }
+  refuseEach(ctx, entries, (value, name) => {
+    if (!envName.test(name) || name === "__proto__") return "not a name of an environment variable";
+    if (value.includes("\0")) return "a value has no NUL";
+    return value.isWellFormed() ? undefined : NOT_UNICODE;
+  });
 }
 
 type Conf = Record<string, string | number | boolean>;
+const CONF_TYPES = new Set(["string", "number", "boolean"]);
 
 function checkConf(conf: Conf, ctx: Refinement): void {
+  const entries = Object.entries(conf);
+  const isWrong = refuseEach(ctx, entries, (value) =>
+    CONF_TYPES.has(typeof value) ? undefined : "expected string, number or boolean",
+  );
+  if (isWrong) return;
   const bytes = JSON.stringify(conf).length;
   if (bytes > LIMIT.envBytes) return refuse(ctx, `at most ${LIMIT.envBytes} bytes in all`);
-  for (const [name, value] of Object.entries(conf)) {
-    const fault = optionFault(name, String(value));
-    if (fault !== undefined) refuse(ctx, fault, name);
-  }
+  refuseEach(ctx, entries, (value, name) => optionFault(name, String(value)));
 }
 
 /** What every step of a job says. */
@@ -130,9 +175,8 @@ export const stepFields = {
     .default(""),
   m_num: count(LIMIT.maps).default(0),
   r_num: count(LIMIT.reduces).optional(),
-  env: z.record(z.string(), z.string()).superRefine(checkEnv).default({}),
-  conf: z
-    .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
+  env: record<string>().superRefine(checkEnv).default({}),
+  conf: record<Conf[string]>()
     .superRefine(checkConf)
     .transform((conf) =>
       Object.fromEntries(Object.entries(conf).map(([k, v]) => [currentName(k), String(v)])),
