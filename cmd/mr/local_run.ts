@@ -11,7 +11,7 @@ import { InProcessCluster } from "./in_process_cluster.ts";
 import { follow } from "./job_commands.ts";
 import { type Args, UsageError } from "./options.ts";
 import { replayHere, sayReplayed } from "./replay_command.ts";
-import { say } from "./terminal.ts";
+import { filterFor, say } from "./terminal.ts";
 
 export const LOCAL_FLAGS = {
   local: { help: "run it here, in this process, over files of this machine" },
@@ -99,9 +99,8 @@ async function printOutput(client: Client, id: string, lines: number | undefined
   const { body } = await client.fetch(`/jobs/${id}/output`);
   if (body === null) return;
   const bytes = Readable.fromWeb(body as never) as AsyncIterable<Uint8Array>;
-  await pipeline(lines === undefined ? bytes : firstLines(bytes, lines), process.stdout, {
-    end: false,
-  });
+  const shown = lines === undefined ? bytes : firstLines(bytes, lines);
+  await pipeline(shown, filterFor(process.stdout), process.stdout, { end: false });
 }
 
 async function* firstLines(bytes: AsyncIterable<Uint8Array>, lines: number) {

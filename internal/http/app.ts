@@ -6,6 +6,7 @@ import type { ObjectStore } from "../model/object_store.ts";
 import { authenticated } from "./authentication.ts";
 import { addClusterRoutes } from "./cluster_routes.ts";
 import { addJobRoutes } from "./job_routes.ts";
+import { jsonBodies } from "./json.ts";
 import { addMetrics } from "./metrics.ts";
 import { type OriginOptions, ownOrigin } from "./origin.ts";
 import { presence } from "./presence.ts";
@@ -36,6 +37,7 @@ export function createApp(options: AppOptions): { app: Koa; routes: readonly Rou
   // Bodies that break off while they are streamed are the clients' affair.
   app.on("error", (error: Error) => logger.debug({ error: error.message }, "response broke off"));
   app.use(presence());
+  app.use(jsonBodies());
   addMetrics(app, routes, jobs);
   addJobRoutes(routes, { jobs, store, shares });
   addStorageRoutes(routes, store, shares);

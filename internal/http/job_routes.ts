@@ -23,6 +23,7 @@ import {
 } from "./authorisation.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
 import { resultOf } from "./job_output.ts";
+import { jsonText } from "./json.ts";
 import { nextPage, pageIn, stateIn, textIn } from "./paging.ts";
 import { overOf } from "./presence.ts";
 import { HttpError } from "./problem.ts";
@@ -244,7 +245,7 @@ async function pumpViews(
     // A client that does not read must not fill our memory: it gets the newest when it does.
     while (body.writableNeedDrain && !over.aborted)
       await once(body, "drain", { signal: over }).catch(() => undefined);
-    if (!body.writableEnded) body.write(frame(JSON.stringify(jobJson(last))));
+    if (!body.writableEnded) body.write(frame(jsonText(jobJson(last))));
   };
   const timer = setInterval(() => body.writableNeedDrain || void say(), KEEPALIVE_MS);
   try {

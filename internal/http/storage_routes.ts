@@ -3,6 +3,7 @@ import type { Context } from "koa";
 import { MrError } from "../model/errors.ts";
 import type { ObjectStore } from "../model/object_store.ts";
 import { KNOWN, ofBlob, ofContainer, withCaller } from "./authorisation.ts";
+import { jsonText } from "./json.ts";
 import { HttpError } from "./problem.ts";
 import type { Routes } from "./routes.ts";
 import type { Shares } from "./shares.ts";
@@ -93,7 +94,7 @@ async function* listing(
   yield '{"objects":[';
   let separator = "";
   for await (const info of store.list(container, prefix)) {
-    yield `${separator}${JSON.stringify(info)}`;
+    yield `${separator}${jsonText(info)}`;
     separator = ",\n";
   }
   yield "]}\n";

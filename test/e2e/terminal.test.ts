@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
 import { putText, type TestCluster, useCluster } from "../support/cluster.ts";
+import { scratchFolder } from "../support/processes.ts";
 
 const run = promisify(execFile);
 const MR = join(import.meta.dirname, "..", "..", "cmd", "mr", "main.ts");
@@ -25,10 +27,19 @@ describe("what users have made", () => {
   let cluster: TestCluster;
   let succeeded: string;
   let failed: string;
-  const shown = async (...args: string[]) => {
-    const argv = ["-c", ON_A_TERMINAL, process.execPath, MR, ...args, "--server", cluster.url];
-    const { stdout } = await run("python3", argv, { timeout: 60_000 }).catch((error) => error);
+  const shown = (...args: string[]) =>
+    shownHere(process.execPath, MR, ...args, "--server", cluster.url);
+  /** Shows what a command line makes, run as it is. */
+  const shownHere = async (...argv: string[]) => {
+    const { stdout } = await run("python3", ["-c", ON_A_TERMINAL, ...argv], {
+      timeout: 60_000,
+    }).catch((error) => error);
     return String(stdout);
+  };
+  const assertHarmless = (text: string, what: string) => {
+    const rest = text.replaceAll(DRAWN, "").replaceAll(/\r?\n|\r/g, "\n");
+    const left = /(?![\t\n])[\p{Cc}\p{Bidi_Control}]/u.exec(rest);
+    assert.equal(left, null, `${what}: ${JSON.stringify(rest)}`);
   };
   const json = (body: object) => JSON.stringify(body);
 
@@ -72,10 +83,47 @@ describe("what users have made", () => {
     for (const [args, expected] of commands) {
       const text = await shown(...args);
       assert.match(text, expected, args.join(" "));
-      const rest = text.replaceAll(DRAWN, "").replaceAll(/\r?\n|\r/g, "\n");
-      const left = /(?![\t\n])[\p{Cc}\p{Bidi_Control}]/u.exec(rest);
-      assert.equal(left, null, `${args.join(" ")}: ${JSON.stringify(rest)}`);
+      assertHarmless(text, args.join(" "));
     }
+  });
+
+  it("reaches it so from a job that ran here, whole and in part", async () => {
+    await using folder = await scratchFolder("terminal");
+    const input = join(folder.path, "a");
+    await writeFile(input, `${EVIL}\tvalue\n`);
+    for (const more of [[], ["--show", "1"]]) {
+      const args = ["run", "--local", "--mapper", "cat", "--reduces", "0", ...more, input];
+      const text = await shownHere(process.execPath, MR, ...args);
+      assert.match(text, /gnp\.exe/, args.join(" "));
+      assertHarmless(text, args.join(" "));
+    }
+  });
+
+  it("is nothing that a terminal obeys in any JSON of the proxy", async () => {
+    const name = "\u202egnp\u009b31m";
+    await writeFile(join(cluster.dir, "store", "box", name), "");
+    const paths = [
+      `/jobs/${failed}`,
+      "/jobs",
+      `/jobs/${failed}/tasks`,
+      `/jobs/${failed}/events`,
+      `/jobs/${succeeded}`,
+      "/storage/box",
+      `/storage/box/${encodeURIComponent(`${name}?`)}`,
+      `/nowhere/${encodeURIComponent(name)}`,
+    ];
+    const seen: string[] = [];
+    for (const path of paths) {
+      const text = await (await fetch(`${cluster.url}${path}`)).text();
+      assertHarmless(text, path);
+      seen.push(text);
+    }
+    const refused = { method: "POST", body: json({ data: "box", mapper: `gone${name}` }) };
+    const problem = await (await fetch(`${cluster.url}/request`, refused)).text();
+    assertHarmless(problem, "POST /request");
+    const { objects } = JSON.parse(seen[5] ?? "") as { objects: { name: string }[] };
+    assert.ok(objects.some((each) => each.name === name));
+    assert.match(seen[0] ?? "", /title.*\\u009b/);
   });
 
   it("goes into a pipe as it is", async () => {
