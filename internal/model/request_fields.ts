@@ -5,7 +5,7 @@ import { currentName, optionFault, partitionerKind } from "./contract.ts";
 import { isJobId } from "./ids.ts";
 import { inputSize } from "./input_pattern.ts";
 import { LIMIT } from "./limits.ts";
-import { blobNameFault, parseLocation } from "./names.ts";
+import { blobNameFault, joinName, parseLocation } from "./names.ts";
 
 /** The fields of a request, each with its own check; what they must be together is job_request.ts. */
 export interface Refinement {
@@ -56,6 +56,18 @@ const location = z.string().superRefine(
   checked((text) => {
     const parsed = parseLocation(text);
     return typeof parsed === "string" ? parsed : undefined;
+  }),
+);
+
+/** The longest of what a job may leave in the folder of its result. */
+const LONGEST_NAME = `_bad/${LIMIT.steps}/m-00000`;
+
+const outputLocation = location.superRefine(
+  checked((text) => {
+    const parsed = parseLocation(text);
+    if (typeof parsed === "string") return undefined; // said before
+    const fault = blobNameFault(joinName(parsed.prefix, LONGEST_NAME));
+    return fault && `no part could be named under it: ${fault}`;
   }),
 );
 
@@ -200,7 +212,7 @@ export const jobFields = {
     .refine((text) => !/\p{Cc}/u.test(text), "control characters are not allowed")
     .refine((text) => text.isWellFormed(), NOT_UNICODE)
     .default(""),
-  output: location.optional(),
+  output: outputLocation.optional(),
   from: z.string().refine(isJobId, "the id of a job is expected").optional(),
   priority: z.int().min(-100).max(100).default(0),
   max_attempts: z.int().min(1).max(100).default(4),

@@ -147,6 +147,12 @@ const MALFORMED: [name: string, body: unknown, status: number, fields?: string[]
     400,
     ["steps.0.mapper", "steps.1.reducer"],
   ],
+  [
+    "an output under which no part could be named",
+    { ...GOOD, output: `results/${"a/".repeat(509)}` },
+    400,
+    ["output"],
+  ],
   ["an output that is in use", { ...GOOD, output: "text" }, 400, ["output"]],
   [
     "everything wrong at once",
