@@ -1,11 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { PassThrough, Readable } from "node:stream";
+import { Readable } from "node:stream";
 import type { Context } from "koa";
 import type { Caller } from "../model/access.ts";
 import { MrError, messageOf } from "../model/errors.ts";
 import { parseTaskId } from "../model/ids.ts";
-import { isFinal, type JobView, type TaskView } from "../model/job.ts";
+import type { JobView, TaskView } from "../model/job.ts";
 import type { JobApi } from "../model/job_api.ts";
 import { parseJobRequest } from "../model/job_request.ts";
 import { LIMIT } from "../model/limits.ts";
@@ -21,11 +20,11 @@ import {
   seenJob,
   withCaller,
 } from "./authorisation.ts";
+import { FollowedJobs } from "./followed_jobs.ts";
 import { assignmentJson, jobJson, taskJson } from "./job_json.ts";
 import { resultOf } from "./job_output.ts";
-import { jsonText } from "./json.ts";
+import { EVENTS, LINES, streamJob } from "./job_stream.ts";
 import { nextPage, pageIn, stateIn, textIn } from "./paging.ts";
-import { overOf } from "./presence.ts";
 import { HttpError } from "./problem.ts";
 import type { Routes } from "./routes.ts";
 import type { Shares } from "./shares.ts";
@@ -37,11 +36,10 @@ export interface JobRoutesOptions {
 }
 
 const DRAINED_BYTES_MAX = 64 * 1024 * 1024;
-/** A stream of progress says something at least this often, in milliseconds. */
-const KEEPALIVE_MS = 15_000;
 
 export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesOptions): void {
   const JOB = ofJob(jobs);
+  const followed = new FollowedJobs(jobs);
   routes.add("POST", "/request", KNOWN, async (ctx, caller) => {
     const spec = parseJobRequest(await readJson(ctx));
     mustRun(caller, spec);
@@ -50,8 +48,7 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
     if (isFollowed) shares.take(ctx, caller, "streams");
     const { job } = await jobs.submit(spec, keyIn(ctx, caller), caller.name);
     ctx.set("Location", `/jobs/${job.id}`);
-    if (isFollowed)
-      return streamJob(ctx, jobs, job.id, "application/x-ndjson", (line) => `${line}\n`);
+    if (isFollowed) return streamJob(ctx, followed, job.id, LINES);
     ctx.set("Preference-Applied", "respond-async");
     ctx.status = 202;
     ctx.body = jobJson(job);
@@ -74,7 +71,7 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
   routes.add("GET", "/jobs/:id/events", withCaller(JOB), async (ctx, [{ id }, caller]) => {
     shares.take(ctx, caller, "streams");
     ctx.set("Cache-Control", "no-cache");
-    await streamJob(ctx, jobs, id, "text/event-stream", (line) => `data: ${line}\n\n`);
+    await streamJob(ctx, followed, id, EVENTS);
   });
   routes.add("GET", "/jobs/:id/tasks", JOB, async (ctx, job) => {
     await listTasks(ctx, jobs, job);
@@ -204,64 +201,5 @@ async function readJson(ctx: Context): Promise<unknown> {
     return JSON.parse(text);
   } catch (error) {
     throw new HttpError(400, `the body is not JSON: ${messageOf(error)}`);
-  }
-}
-
-/**
- * Streams the job at every change until its final state. The job goes on if the
- * client leaves. The first line is awaited before the headers go out, so that a
- * failure is still a status.
- */
-async function streamJob(
-  ctx: Context,
-  jobs: JobApi,
-  id: string,
-  type: string,
-  frame: (line: string) => string,
-): Promise<void> {
-  const over = overOf(ctx);
-  over.throwIfAborted();
-  const views = jobs.watch(id, over)[Symbol.asyncIterator]();
-  const first = await views.next();
-  if (first.done === true) throw new MrError("unavailable", "the job cannot be watched just now");
-  const body = new PassThrough();
-  ctx.status = 200;
-  ctx.type = type;
-  ctx.set("X-Accel-Buffering", "no");
-  ctx.body = body;
-  ctx.flushHeaders();
-  void pumpViews(body, first.value, views, frame, over);
-}
-
-async function pumpViews(
-  body: PassThrough,
-  first: JobView,
-  views: AsyncIterator<JobView>,
-  frame: (line: string) => string,
-  over: AbortSignal,
-): Promise<void> {
-  let last = first;
-  const say = async () => {
-    // A client that does not read must not fill our memory: it gets the newest when it does.
-    while (body.writableNeedDrain && !over.aborted)
-      await once(body, "drain", { signal: over }).catch(() => undefined);
-    if (!body.writableEnded) body.write(frame(jsonText(jobJson(last))));
-  };
-  const timer = setInterval(() => body.writableNeedDrain || void say(), KEEPALIVE_MS);
-  try {
-    await say();
-    while (!isFinal(last.state) && !over.aborted) {
-      const next = await views.next();
-      if (next.done === true) break;
-      last = next.value;
-      await say();
-      timer.refresh();
-    }
-  } catch {
-    // Nobody could be asked for long: the client sees a stream without a final state, and asks again.
-  } finally {
-    clearInterval(timer);
-    body.end();
-    await views.return?.();
   }
 }

@@ -5,8 +5,8 @@ import { HttpError } from "./problem.ts";
 
 /**
  * What may be under way at a time: for one client with a token, for all without one, and for all
- * together. A stream of progress is one on the connection to the leader too, which has 2,048: the
- * others are for questions.
+ * together. Streams of progress that each follow another job are each one on the connection to the
+ * leader too, which has 2,048: the others are for questions.
  */
 export const SHARES = {
   streams: { named: 100, nameless: 1_000, all: 1_500 },
