@@ -103,9 +103,7 @@ async function showTop(client: Client, job: JobJson, args: Args, url: string, re
     .map((line) => line.split("\t") as [string, string])
     .toSorted((a, b) => Number(b[1]) - Number(a[1]));
   const rows = counts.slice(0, TOP).map(([word, count]) => [word, count]);
-  process.stdout.write(
-    `\n${counts.length} words; the most frequent:\n\n${table(["WORD", "COUNT"], rows)}\n`,
-  );
+  tell(`\n${counts.length} words; the most frequent:\n\n${table(["WORD", "COUNT"], rows)}`);
   const dir = args.text("dir") ?? DIR;
   const place = args.text("blob") === undefined ? ` (${join(dir, "store", job.output)})` : "";
   tell(`\noutput: ${job.output}${place}`);

@@ -5,6 +5,7 @@ import { Client, type JobJson } from "./client.ts";
 import { follow } from "./job_commands.ts";
 import { LOCAL_FLAGS, runHere } from "./local_run.ts";
 import { type Args, type Command, JSON_FLAG, pairs, SERVER_FLAG, UsageError } from "./options.ts";
+import { tell, tellJson } from "./terminal.ts";
 
 export const runCommand: Command = {
   name: "run",
@@ -88,7 +89,8 @@ async function runJob(args: Args): Promise<number> {
     headers: { prefer: "respond-async", "content-type": "application/json" },
     body: JSON.stringify(request),
   });
-  process.stdout.write(args.has("json") ? `${JSON.stringify(job)}\n` : `${job.id}\n`);
+  if (args.has("json")) tellJson(job);
+  else tell(job.id);
   return 0;
 }
 

@@ -19,6 +19,8 @@ const ON_A_TERMINAL = [
 
 /** Clears the screen, sets the title, asks for an answer, C1's own CSI, turns the text around. */
 const EVIL = "\u001b[2J\u001b]0;title\u0007\u001b[6n\u009b31m\u202egnp.exe\u2066\u200f\b\u007f";
+/** A job whose name turns the text around. */
+const NAMED = ["--name", "\u202egnp\u2066", "--mapper", "good.sh"];
 /** Our own, which draw progress. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const DRAWN = /\u001b\[(?:2K|\d+A)/g;
@@ -76,6 +78,7 @@ describe("what users have made", () => {
       [["cat", succeeded], /gnp\.exe/],
       [["cat", "box/a"], /gnp\.exe/],
       [["run", "--mapper", "bad.sh", "--data", "box", "--reduces", "0"], /exited with 3/],
+      [["run", "--detach", "--json", ...NAMED, "--data", "box", "--reduces", "0"], /gnp/],
       [["cat", `box/${EVIL.slice(0, 4)}`], /box/],
       [["status", `${EVIL}`], /title/],
       [[`x${EVIL}`], /no such command/],
