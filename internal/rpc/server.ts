@@ -187,11 +187,13 @@ export class RpcServer {
     socket.on("error", () => socket.destroy());
     const patience = setTimeout(() => socket.destroy(), PATIENCE_MS);
     socket.once("close", () => clearTimeout(patience));
+    let head: Buffer = Buffer.alloc(0);
     const look = () => {
       const chunk = socket.read() as Buffer | null;
-      if (chunk === null) return void socket.once("readable", look);
-      socket.unshift(chunk);
-      const server = this.serverFor(chunk);
+      if (chunk !== null) head = Buffer.concat([head, chunk]);
+      const server = this.serverFor(head);
+      if (server === undefined) return void socket.once("readable", look);
+      socket.unshift(head);
       if (this.secure !== undefined && server !== this.secure) this.admitStranger(socket);
       // Of HTTP/1 a whole request is waited for; HTTP/2 is pinged, TLS has a limit of its own.
       if (server === this.http1) this.awaited.set(socket, patience);
@@ -202,10 +204,13 @@ export class RpcServer {
     socket.once("readable", look);
   }
 
-  private serverFor(chunk: Buffer) {
-    if (this.secure !== undefined && chunk[0] === TLS_HANDSHAKE) return this.secure;
-    const head = chunk.subarray(0, HTTP2_PREFACE.length).toString("latin1");
-    return HTTP2_PREFACE.startsWith(head) ? this.http2 : this.http1;
+  /** @returns undefined: what was said so far may be the beginning of more than one thing. */
+  private serverFor(head: Buffer) {
+    if (head.length === 0) return undefined;
+    if (this.secure !== undefined && head[0] === TLS_HANDSHAKE) return this.secure;
+    const said = head.subarray(0, HTTP2_PREFACE.length).toString("latin1");
+    if (!HTTP2_PREFACE.startsWith(said)) return this.http1;
+    return said === HTTP2_PREFACE ? this.http2 : undefined;
   }
 
   /** A peer that stopped, or was cut off, is noticed by nothing but its silence. */

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+import { text } from "node:stream/consumers";
 import { after, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
@@ -244,5 +248,40 @@ describe("a leader and a peer that means ill", () => {
       assert.equal(await framed.ask(Buffer.from('{"\\ud800": 1}')), "HTTP 415");
     }
     await staysAsItWas();
+  });
+
+  it("is understood however what is said is cut", async () => {
+    const body = "{}";
+    const request = [
+      `POST ${HEALTH}/Check HTTP/1.1`,
+      "host: x",
+      "connection: close",
+      "content-type: application/json",
+      `content-length: ${body.length}`,
+      "",
+      body,
+    ].join("\r\n");
+    const port = Number(leader.address.split(":").at(-1));
+    for (const cut of [1, 2, 20]) {
+      const socket = connect({ port, host: "127.0.0.1", noDelay: true });
+      socket.on("error", () => undefined);
+      const heard = text(socket);
+      socket.write(request.slice(0, cut));
+      // A segment of its own.
+      await delay(100);
+      socket.write(request.slice(cut));
+      assert.match(await heard, /^HTTP\/1.1 200 [\s\S]*SERVING/, `after ${cut}`);
+    }
+    // HTTP/2: its preface and settings are answered with settings.
+    const opening = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "latin1");
+    for (const cut of [1, 5, 12]) {
+      const socket = connect({ port, host: "127.0.0.1", noDelay: true });
+      socket.write(opening.subarray(0, cut));
+      await delay(100);
+      socket.write(opening.subarray(cut));
+      const [answer] = (await once(socket, "data")) as [Buffer];
+      assert.equal(answer[3], 4, `after ${cut}`);
+      socket.destroy();
+    }
   });
 });
