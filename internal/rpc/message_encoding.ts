@@ -1,7 +1,10 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import type { JobView } from "../model/job.ts";
 import type { MasterMessage } from "../model/session.ts";
 import type { TaskJob } from "../model/task.ts";
+import { jobToMessage } from "./conversions.ts";
+import { JobSchema, type WatchResponse, WatchResponseSchema } from "./gen/mapreduce/v1/job_pb.ts";
 import { GrantSchema, SessionResponseSchema } from "./gen/mapreduce/v1/worker_pb.ts";
 import { grantToWire, masterMessageToWire } from "./session_conversions.ts";
 
@@ -28,4 +31,30 @@ export function encodeMasterMessage(message: MasterMessage): Uint8Array {
     .raw(shared)
     .raw(rest)
     .finish();
+}
+
+/** Of each view, with its specification (true) and without. */
+const encodedViews = new WeakMap<JobView, Map<boolean, WatchResponse>>();
+
+/**
+ * What those who follow a job are told, in the binary form alone: a view that many are told is encoded
+ * once. A message is written with the bytes of fields that are not known, as they are: these are such.
+ */
+export function encodeView(job: JobView, withSpec: boolean): WatchResponse {
+  const views = encodedViews.get(job) ?? new Map<boolean, WatchResponse>();
+  encodedViews.set(job, views);
+  let message = views.get(withSpec);
+  if (message === undefined) {
+    const bytes = toBinary(JobSchema, jobToMessage(job, withSpec));
+    message = create(WatchResponseSchema);
+    message.$unknown = [
+      {
+        no: WatchResponseSchema.field.job.number,
+        wireType: WireType.LengthDelimited,
+        data: new BinaryWriter().bytes(bytes).finish(),
+      },
+    ];
+    views.set(withSpec, message);
+  }
+  return message;
 }

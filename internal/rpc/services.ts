@@ -28,6 +28,7 @@ import {
   pageFromMessage,
   viewerFromMessage,
 } from "./list_conversions.ts";
+import { encodeView } from "./message_encoding.ts";
 import { reflectionService } from "./reflection.ts";
 import { grantToWire } from "./session_conversions.ts";
 
@@ -85,9 +86,10 @@ function jobService(jobs: JobApi): ServiceImpl<typeof JobService> {
     }),
     async *watch({ id }, context) {
       try {
+        const isJson = /json/i.test(context.requestHeader.get("content-type") ?? "");
         let isFirst = true;
         for await (const job of jobs.watch(knownId(id), context.signal)) {
-          yield { job: jobToMessage(job, isFirst) };
+          yield isJson ? { job: jobToMessage(job, isFirst) } : encodeView(job, isFirst);
           isFirst = false;
         }
       } catch (error) {

@@ -6,9 +6,10 @@ import { text } from "node:stream/consumers";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
   GetRequestSchema,
+  GetResponseSchema,
   type JobSpecSchema,
   SubmitRequestSchema,
 } from "../../internal/rpc/gen/mapreduce/v1/job_pb.ts";
@@ -248,6 +249,21 @@ describe("a leader and a peer that means ill", () => {
       assert.equal(await framed.ask(Buffer.from('{"\\ud800": 1}')), "HTTP 415");
     }
     await staysAsItWas();
+  });
+
+  it("lets a job be followed in JSON as in the binary form", async () => {
+    const { id } = await runJob(cluster.client, { mapper: "cat", data: "text", r_num: 0 });
+    const asked = Buffer.from(JSON.stringify({ id }));
+    const response = await fetch(`http://${leader.address}${JOBS}/Watch`, {
+      method: "POST",
+      headers: { "content-type": "application/connect+json" },
+      body: Buffer.concat([head(asked.length), asked]),
+    });
+    assert.match(await response.text(), /"JOB_STATE_SUCCEEDED".*"mapper":"cat"/s);
+    using call = new RawCall(leader.address, `${JOBS}/Watch`);
+    await call.ask(toBinary(GetRequestSchema, create(GetRequestSchema, { id })));
+    const answer = fromBinary(GetResponseSchema, Buffer.concat(call.answer).subarray(5));
+    assert.equal(answer.job?.spec?.mapper, "cat");
   });
 
   it("is understood however what is said is cut", async () => {

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { PassThrough } from "node:stream";
 import { describe, it } from "node:test";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import type { JobView } from "../../internal/model/job.ts";
+import { parseJobRequest } from "../../internal/model/job_request.ts";
+import { jobToMessage } from "../../internal/rpc/conversions.ts";
+import { WatchResponseSchema } from "../../internal/rpc/gen/mapreduce/v1/job_pb.ts";
 import { SessionResponseSchema } from "../../internal/rpc/gen/mapreduce/v1/worker_pb.ts";
 import { FrameReader, FrameWriter } from "../../internal/rpc/grpc_frames.ts";
-import { encodeMasterMessage } from "../../internal/rpc/message_encoding.ts";
+import { encodeMasterMessage, encodeView } from "../../internal/rpc/message_encoding.ts";
 import { masterMessageToWire } from "../../internal/rpc/session_conversions.ts";
 
 describe("gRPC frames", () => {
@@ -71,6 +75,27 @@ describe("a grant on the wire", () => {
           toBinary(SessionResponseSchema, masterMessageToWire(message)),
         ),
       );
+    }
+  });
+});
+
+describe("a view on the wire", () => {
+  it("is encoded once for all that are told", () => {
+    const phase = { done: 1, total: 2, running: 1, bytesDone: 3, bytesTotal: 4, records: 5 };
+    const spec = parseJobRequest({ mapper: "cat", data: "text", env: { A: "b" } });
+    const job: JobView = {
+      ...{ id: "20261122-140512-k3f9x2", state: "map", spec, map: phase, shuffle: phase },
+      ...{ reduce: phase, submittedAtMs: 1, startedAtMs: 2, finishedAtMs: 0, counters: { c: 1 } },
+      ...{ output: "dfs-dest/x", error: undefined, lastError: undefined, attemptsFailed: 0 },
+      ...{ attemptsLost: 0, badRecords: 0, steps: [] },
+    };
+    for (const withSpec of [true, false]) {
+      const message = encodeView(job, withSpec);
+      assert.deepEqual(
+        fromBinary(WatchResponseSchema, toBinary(WatchResponseSchema, message)),
+        create(WatchResponseSchema, { job: jobToMessage(job, withSpec) }),
+      );
+      assert.equal(encodeView(job, withSpec), message);
     }
   });
 });
