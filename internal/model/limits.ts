@@ -14,6 +14,8 @@ export const LIMIT = {
   viewerBytes: 256 * 1024,
   /** and anything else. */
   smallRequestBytes: 1024,
+  /** Of what it says in one of these: fields, entries and elements. */
+  requestParts: 50_000,
   /** Jobs that are not ended. */
   queuedJobs: 1_000,
   /** Of these, one client's that has a token. */

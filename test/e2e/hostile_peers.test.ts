@@ -104,6 +104,27 @@ describe("a leader and a peer that means ill", () => {
     await staysAsItWas();
   });
 
+  it("is asked with no more parts than a request has", async () => {
+    // Fields that nobody knows; steps that say nothing; commas.
+    const noise = Buffer.alloc(400 * 1024, Buffer.from([0x78, 0x00]));
+    const steps = Buffer.alloc(390 * 1024, Buffer.from([0xaa, 0x01, 0x00]));
+    const length = [0x0a, 0x80 | (steps.length & 127), 0x80 | ((steps.length >> 7) & 127)];
+    const spec = Buffer.concat([Buffer.from([...length, steps.length >> 14]), steps]);
+    for (const message of [noise, spec]) {
+      using call = new RawCall(leader.address, `${JOBS}/Submit`);
+      assert.equal(await call.ask(message), TOO_MANY);
+      assert.match(call.message, /at most 50000 parts/);
+    }
+    const files = `{"spec":{"files":[${'"",'.repeat(60_000)}""]}}`;
+    const response = await fetch(`http://${leader.address}${JOBS}/Submit`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: files,
+    });
+    assert.match(((await response.json()) as { message: string }).message, /at most 50000 parts/);
+    await staysAsItWas();
+  });
+
   it("unpacks nothing", async () => {
     const packed = gzipSync(Buffer.alloc(600 * 1024));
     using call = new RawCall(leader.address, `${JOBS}/Submit`, {
