@@ -94,7 +94,7 @@ export class WorkerStream implements LeaderStream {
   private finish(trailers: IncomingHttpHeaders): void {
     const code = Number(trailers["grpc-status"] ?? 0);
     if (code === 0) return this.end();
-    const message = decodeURIComponent(String(trailers["grpc-message"] ?? ""));
+    const message = decoded(String(trailers["grpc-message"] ?? ""));
     this.end(fromConnectError(new ConnectError(message, code)));
   }
 
@@ -122,5 +122,14 @@ export class WorkerStream implements LeaderStream {
     };
     this.overdue = setTimeout(() => this.lost(new Error("it does not answer")), PING_TIMEOUT_MS);
     if (!this.session.ping(pong)) pong();
+  }
+}
+
+/** Whatever stands between may say something that is no encoding: then as it is. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }

@@ -40,6 +40,9 @@ import {
 type Said<K extends WorkerMessage["kind"]> = Extract<WorkerMessage, { kind: K }>;
 type At = Pick<Event, "atMs" | "wallMs">;
 
+/** Of attempts that a worker has and should not; the others are told of at its next heartbeat. */
+const REVOKED_AT_ONCE = 1_000;
+
 export function heartbeat(
   state: State,
   worker: Worker,
@@ -47,11 +50,14 @@ export function heartbeat(
   atMs: number,
   out: Command[],
 ): void {
+  let unknown = 0;
   for (const progress of message.attempts) {
     const attempt = state.attempts.get(progress.attempt);
     if (attempt === undefined || attempt.worker !== worker.info.id) {
+      unknown += 1;
       // It lapsed here and its task is queued or done elsewhere: stop the waste.
-      revokeMessage(worker, progress.attempt, "the lease has lapsed", out);
+      if (unknown <= REVOKED_AT_ONCE)
+        revokeMessage(worker, progress.attempt, "the lease has lapsed", out);
       continue;
     }
     attempt.deadlineMs = atMs + state.config.leaseMs;
