@@ -94,6 +94,24 @@ export function ofResult(jobs: JobApi, right: Right): Authorisation<JobView> {
   };
 }
 
+/**
+ * To end a job is for those who may write where its result goes, which are all who see it; a map phase
+ * leaves none, and is its owner's.
+ */
+export function ofOwn(jobs: JobApi): Authorisation<JobView> {
+  return {
+    name: "own job",
+    async admit(ctx, caller) {
+      const job = await ofJob(jobs).admit(ctx, caller);
+      // Of a job from before there were owners, or before there were tokens, all may.
+      const mayEnd = caller.places === undefined || ["", caller.name].includes(job.owner);
+      if (resultPlaceOf(job) === undefined && !mayEnd)
+        throw new HttpError(403, `job ${job.id} is another's`);
+      return job;
+    },
+  };
+}
+
 /** Undefined of a map phase: it leaves none. */
 function resultPlaceOf({ spec, output }: JobView): Place | undefined {
   if (spec.phase === "map") return undefined;

@@ -15,6 +15,7 @@ import {
   KNOWN,
   mustRun,
   ofJob,
+  ofOwn,
   ofResult,
   parameter,
   seenJob,
@@ -65,7 +66,7 @@ export function addJobRoutes(routes: Routes, { jobs, store, shares }: JobRoutesO
   routes.add("GET", "/jobs/:id", JOB, (ctx, job) => {
     ctx.body = jobJson(job);
   });
-  routes.add("DELETE", "/jobs/:id", JOB, async (ctx, { id }) => {
+  routes.add("DELETE", "/jobs/:id", ofOwn(jobs), async (ctx, { id }) => {
     ctx.body = jobJson(await jobs.cancel(id));
   });
   routes.add("GET", "/jobs/:id/events", withCaller(JOB), async (ctx, [{ id }, caller]) => {

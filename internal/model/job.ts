@@ -63,6 +63,8 @@ export interface StepView {
 export interface JobView {
   id: JobId;
   state: JobState;
+  /** Whose it is, where clients have names. */
+  owner: string;
   spec: JobSpec;
   map: PhaseProgress;
   shuffle: PhaseProgress;

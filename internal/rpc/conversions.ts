@@ -180,6 +180,7 @@ export function jobToMessage(job: JobView, withSpec = true): JobMessage {
   return create(JobSchema, {
     id: job.id,
     state: stateToMessage(job.state),
+    owner: job.owner,
     ...(withSpec && { spec: specToMessage(job.spec) }),
     map: phaseToMessage(job.map),
     shuffle: phaseToMessage(job.shuffle),
@@ -216,6 +217,7 @@ export function jobFromMessage(message: JobMessage | undefined, spec?: JobSpec):
   return {
     id: message.id,
     state,
+    owner: message.owner,
     spec: (message.spec === undefined ? spec : undefined) ?? storedSpec(message.spec),
     map: phaseFromMessage(message.map),
     shuffle: phaseFromMessage(message.shuffle),

@@ -38,7 +38,8 @@ export function viewJob(state: State, job: Job): JobView {
     const { id, state: stepState, map, reduce, error } = viewJob(state, step);
     return { id, step: step.record.pipeline?.step ?? 0, state: stepState, map, reduce, error };
   });
-  const common = { id: record.id, spec: record.spec, submittedAtMs: record.submittedAtMs, steps };
+  const { id, owner, spec, submittedAtMs } = record;
+  const common = { id, owner, spec, submittedAtMs, steps };
   if (stage.kind === "ended") {
     const { record: _record, ...report } = stage.report;
     return { ...common, ...report, error: report.error, lastError: undefined };

@@ -220,6 +220,18 @@ describe("a proxy with tokens", () => {
     assert.equal(await told(job.id), await told("20260101-000000-abcdef"));
   });
 
+  it("lets nobody end what only another began, though he may see it", async () => {
+    await putText(clients.alice, "alice-shared", "text", "b\na\n");
+    const { id } = await clients.alice.json<JobJson>("/request", {
+      method: "POST",
+      headers: { prefer: "respond-async" },
+      body: JSON.stringify({ mapper: "/bin/sleep 60", data: "alice-shared", phase: "map" }),
+    });
+    assert.equal(await status(as("bob"), "GET", `/jobs/${id}`), 200);
+    assert.equal(await status(as("bob"), "DELETE", `/jobs/${id}`), 403);
+    assert.equal(await status(as("alice"), "DELETE", `/jobs/${id}`), 200);
+  });
+
   it("shows nothing of another's jobs where it shows what there is", async () => {
     const request = { mapper: "/bin/sleep 60", data: "alice-data", r_num: 0 };
     const { id } = await clients.alice.json<JobJson>("/request", {

@@ -43,6 +43,7 @@ const EXPECTED: Record<string, Record<keyof typeof PLACES, Status>> = {
   known: all(answered),
   operator: { ...all(403), operator: answered },
   job: { ...all(404), alice: answered, operator: answered },
+  "own job": { ...all(404), alice: answered, operator: answered },
   "read result": { ...all(404), alice: answered, operator: answered },
   "read blob": {
     ...all(403),

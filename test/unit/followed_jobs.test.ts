@@ -12,6 +12,7 @@ const view = (id: string, state: JobState, submittedAtMs: number): JobView => ({
   state,
   spec: NO_SPEC,
   map: NONE,
+  owner: "",
   shuffle: NONE,
   reduce: NONE,
   submittedAtMs,

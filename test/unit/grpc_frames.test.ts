@@ -84,7 +84,14 @@ describe("a view on the wire", () => {
     const phase = { done: 1, total: 2, running: 1, bytesDone: 3, bytesTotal: 4, records: 5 };
     const spec = parseJobRequest({ mapper: "cat", data: "text", env: { A: "b" } });
     const job: JobView = {
-      ...{ id: "20261122-140512-k3f9x2", state: "map", spec, map: phase, shuffle: phase },
+      ...{
+        id: "20261122-140512-k3f9x2",
+        state: "map",
+        owner: "alice",
+        spec,
+        map: phase,
+        shuffle: phase,
+      },
       ...{ reduce: phase, submittedAtMs: 1, startedAtMs: 2, finishedAtMs: 0, counters: { c: 1 } },
       ...{ output: "dfs-dest/x", error: undefined, lastError: undefined, attemptsFailed: 0 },
       ...{ attemptsLost: 0, badRecords: 0, steps: [] },
