@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { text } from "node:stream/consumers";
 import { after, before, describe, it } from "node:test";
@@ -13,7 +12,8 @@ import {
   type JobSpecSchema,
   SubmitRequestSchema,
 } from "../../internal/rpc/gen/mapreduce/v1/job_pb.ts";
-import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import { runJob, type TestCluster } from "../support/cluster.ts";
+import { HostileCluster } from "../support/hostile_cluster.ts";
 import { until } from "../support/processes.ts";
 import { head, quietly, RawCall } from "../support/raw_rpc.ts";
 
@@ -28,27 +28,14 @@ const TOO_MANY = "8";
 const UNIMPLEMENTED = "12";
 
 describe("a leader and a peer that means ill", () => {
+  let hostile: HostileCluster;
   let cluster: TestCluster;
-  let leader: { address: string; epoch: number; pid: number };
+  let leader: HostileCluster["leader"];
   before(async () => {
-    cluster = await useCluster({ workers: 1, slots: 1 });
-    leader = await cluster.client.json("/leader");
-    await putText(cluster.client, "text", "a", "b\na\n");
+    hostile = await HostileCluster.start();
+    ({ cluster, leader } = hostile);
   });
-  after(() => cluster[Symbol.asyncDispose]());
-
-  const memoryMb = () => {
-    const status = readFileSync(`/proc/${leader.pid}/status`, "latin1");
-    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024;
-  };
-
-  async function staysAsItWas(): Promise<void> {
-    const { epoch } = await cluster.client.json<{ epoch: number }>("/leader");
-    assert.equal(epoch, leader.epoch, "the term was lost");
-    const job = await runJob(cluster.client, { mapper: "cat", reducer: "cat", data: "text" });
-    assert.equal(job.state, "succeeded");
-    assert.equal(String(await outputOf(cluster.client, job.id)), "a\t\nb\t\n");
-  }
+  after(() => hostile[Symbol.asyncDispose]());
 
   /** A master answers whoever asks briefly. */
   async function isHealthy(): Promise<void> {
@@ -85,7 +72,7 @@ describe("a leader and a peer that means ill", () => {
       "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     );
     assert.equal(await reflection.ask(noise(2_000)), TOO_MANY);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("is asked no more in JSON", async () => {
@@ -101,7 +88,7 @@ describe("a leader and a peer that means ill", () => {
       body: JSON.stringify({ service: "s".repeat(2_000) }),
     });
     assert.equal(response.status, 429);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("is asked with no more parts than a request has", async () => {
@@ -122,7 +109,7 @@ describe("a leader and a peer that means ill", () => {
       body: files,
     });
     assert.match(((await response.json()) as { message: string }).message, /at most 50000 parts/);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("unpacks nothing", async () => {
@@ -137,11 +124,11 @@ describe("a leader and a peer that means ill", () => {
       body: gzipSync("{}"),
     });
     assert.equal(((await response.json()) as { code: string }).code, "unimplemented");
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("holds no more of halves of requests than it has set aside", async () => {
-    const beforeMb = memoryMb();
+    const beforeMb = hostile.memoryMb();
     const half = Buffer.alloc(600 * 1024);
     const connections = Array.from({ length: 4 }, () => quietly(leader.address));
     const calls = Array.from({ length: 400 }, (_, i) => {
@@ -159,9 +146,9 @@ describe("a leader and a peer that means ill", () => {
       });
     await until("refusals", () => refused >= 300);
     await isHealthy();
-    assert.ok(memoryMb() - beforeMb < 250, `${beforeMb} -> ${memoryMb()} MB`);
+    assert.ok(hostile.memoryMb() - beforeMb < 250, `${beforeMb} -> ${hostile.memoryMb()} MB`);
     for (const connection of connections) connection.destroy();
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("waits for the rest of a request for a while", async () => {
@@ -189,7 +176,7 @@ describe("a leader and a peer that means ill", () => {
     call.stream.write(head(3 * MB));
     assert.equal(await call.status, INVALID);
     assert.match(call.message, /^session: a message too long/);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("says what is wrong in few words", async () => {
@@ -242,7 +229,7 @@ describe("a leader and a peer that means ill", () => {
     assert.equal(response.status, 400);
     assert.equal(errors.length, 101, JSON.stringify(errors.slice(0, 3)));
     assert.match(errors.at(-1)?.message ?? "", /^and more/);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("does not take what it does not know", async () => {
@@ -269,7 +256,7 @@ describe("a leader and a peer that means ill", () => {
       });
       assert.equal(await framed.ask(Buffer.from('{"\\ud800": 1}')), "HTTP 415");
     }
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("lets a job be followed in JSON as in the binary form", async () => {

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { connect } from "node:http2";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -8,7 +7,8 @@ import type { JobJson } from "../../cmd/mr/client.ts";
 import type { AttemptId } from "../../internal/model/ids.ts";
 import { mapOutputName } from "../../internal/model/task.ts";
 import { LocalStore } from "../../internal/storage/local/local_store.ts";
-import { outputOf, putText, runJob, type TestCluster, useCluster } from "../support/cluster.ts";
+import { outputOf, runJob, type TestCluster } from "../support/cluster.ts";
+import { HostileCluster } from "../support/hostile_cluster.ts";
 import { until } from "../support/processes.ts";
 import { head, quietly } from "../support/raw_rpc.ts";
 import { RawWorker } from "../support/raw_worker.ts";
@@ -24,27 +24,14 @@ const STATS = {
 };
 
 describe("a leader and a worker that lies", () => {
+  let hostile: HostileCluster;
   let cluster: TestCluster;
-  let leader: { address: string; epoch: number; pid: number };
+  let leader: HostileCluster["leader"];
   before(async () => {
-    cluster = await useCluster({ workers: 1, slots: 1 });
-    leader = await cluster.client.json("/leader");
-    await putText(cluster.client, "text", "a", "b\na\n");
+    hostile = await HostileCluster.start();
+    ({ cluster, leader } = hostile);
   });
-  after(() => cluster[Symbol.asyncDispose]());
-
-  const memoryMb = () => {
-    const status = readFileSync(`/proc/${leader.pid}/status`, "latin1");
-    return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024;
-  };
-
-  async function staysAsItWas(): Promise<void> {
-    const { epoch } = await cluster.client.json<{ epoch: number }>("/leader");
-    assert.equal(epoch, leader.epoch, "the term was lost");
-    const job = await runJob(cluster.client, { mapper: "cat", reducer: "cat", data: "text" });
-    assert.equal(job.state, "succeeded");
-    assert.equal(String(await outputOf(cluster.client, job.id)), "a\t\nb\t\n");
-  }
+  after(() => hostile[Symbol.asyncDispose]());
 
   async function waitingJob(more: object = {}): Promise<JobJson> {
     const request = { mapper: "/bin/sleep 60", data: "text", m_num: 3, r_num: 0, ...more };
@@ -140,7 +127,7 @@ describe("a leader and a worker that lies", () => {
       const why = decodeURIComponent(await Promise.race([worker.ended, heard]));
       assert.match(why, /^session: /, `${what}: ${why}`);
     }
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("takes no work from whom it gave none", async () => {
@@ -160,7 +147,7 @@ describe("a leader and a worker that lies", () => {
     const { map } = await cluster.client.json<JobJson>(`/jobs/${id}`);
     assert.equal(map.done, 0);
     await cluster.client.json(`/jobs/${id}`, { method: "DELETE" });
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   /** What a worker that was granted a task of a job says it has made of it. */
@@ -218,7 +205,7 @@ describe("a leader and a worker that lies", () => {
     worker.say({ case: "goodbye", value: {} });
     const job = await running;
     assert.equal(job.state, "succeeded", JSON.stringify(job));
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("publishes nothing that others have staged, by whatever token", async () => {
@@ -235,7 +222,7 @@ describe("a leader and a worker that lies", () => {
   });
 
   it("holds no more of halves of messages than it has set aside", async () => {
-    const beforeMb = memoryMb();
+    const beforeMb = hostile.memoryMb();
     const half = Buffer.alloc(1.75 * MB);
     const workers = Array.from({ length: 80 }, () => {
       const worker = new RawWorker(leader.address);
@@ -252,13 +239,13 @@ describe("a leader and a worker that lies", () => {
       const open = workers.filter(({ stream }) => !stream.closed && !stream.destroyed);
       return open.length <= 45;
     });
-    assert.ok(memoryMb() - beforeMb < 250, `${beforeMb} -> ${memoryMb()} MB`);
+    assert.ok(hostile.memoryMb() - beforeMb < 250, `${beforeMb} -> ${hostile.memoryMb()} MB`);
     for (const worker of workers) worker[Symbol.dispose]();
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("leaves a worker that does not read what it is told", async () => {
-    const beforeMb = memoryMb();
+    const beforeMb = hostile.memoryMb();
     using worker = new RawWorker(leader.address, { reads: false });
     worker.hello("deaf-1", { slots: 3_000 });
     const attempts = Array.from({ length: 1_000 }, (_, i) => ({
@@ -271,14 +258,14 @@ describe("a leader and a worker that lies", () => {
         new Promise((resolve) => worker.stream.write(beat, resolve)),
         worker.ended,
       ]);
-    assert.ok(memoryMb() - beforeMb < 400, `${beforeMb} -> ${memoryMb()} MB`);
+    assert.ok(hostile.memoryMb() - beforeMb < 400, `${beforeMb} -> ${hostile.memoryMb()} MB`);
     await until("it to be left", async () => {
       const { workers } = await cluster.client.json<{ workers: { id: string; state: string }[] }>(
         "/workers",
       );
       return !workers.some(({ id, state }) => id === "deaf-1" && state === "connected");
     });
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("is told who somebody is, or leaves him", async () => {
@@ -293,7 +280,7 @@ describe("a leader and a worker that lies", () => {
     worker.hello("late-1");
     await until("a welcome", () => worker.heard.some((message) => message.case === "welcome"));
     worker[Symbol.dispose]();
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("does not decode what no worker would say", async () => {
@@ -304,7 +291,7 @@ describe("a leader and a worker that lies", () => {
     worker.stream.write(head(MB));
     worker.stream.write(Buffer.alloc(MB, Buffer.from([0x78, 0x00])));
     assert.match(decodeURIComponent(await worker.ended), /^session: a message of too many/);
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 
   it("lets its health be watched by some, not by all the world", async () => {
@@ -329,6 +316,6 @@ describe("a leader and a worker that lies", () => {
     await until("refusals", () => refused >= 400);
     for (const stream of asked) stream.close();
     connection.destroy();
-    await staysAsItWas();
+    await hostile.staysAsItWas();
   });
 });
